@@ -1,0 +1,25 @@
+"""Bothways: BERT from raw text to a served endpoint, for Chinese and English first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["finetune", "load", "pretrain", "__version__"]
+
+if TYPE_CHECKING:
+    from bothways.infer.predictor import load
+    from bothways.train.run import finetune, pretrain
+
+
+def __getattr__(name: str) -> Any:
+    """Import the Python way's three verbs when they are first used: `import bothways` stays free of torch."""
+    if name == "load":
+        from bothways.infer.predictor import load
+
+        return load
+    if name in ("finetune", "pretrain"):
+        from bothways.train import run
+
+        return getattr(run, name)
+    raise AttributeError(f"module 'bothways' has no attribute {name!r}")

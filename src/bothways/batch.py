@@ -1,0 +1,257 @@
+"""What all layers pass: the packed batch, in which nothing is padded, and the host-side examples it is made of.
+
+Legend of shapes, used in every signature:
+
+    T  tokens in a packed row          D  width (hidden_size)        C  classes or labels
+    N  sequences in it                 H  attention heads            V  vocabulary
+    M  rows that heads read            K  width of one head          G  groups of rows decided together
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# ---------------------------------------------------------------------------------------------- host side
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where one sequence came from, so that predictions can be joined again and offsets told.
+
+    record:  index of the record in the input
+    window:  which window of that record (0 when the text was not windowed)
+    offsets: (t, 2) start and end of each token in the raw text, counted in characters; (0, 0) for [CLS] and [SEP]
+    extra:   whatever the task needs to decode (word indices, the second text's place)
+    """
+
+    record: int
+    window: int = 0
+    offsets: np.ndarray | None = None
+    extra: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One sequence before packing: t token ids and, for each, whether it belongs to the second sentence."""
+
+    input_ids: np.ndarray  # (t,) int
+    segment_ids: np.ndarray | None = None  # (t,) int; None: all in the first sentence
+    origin: Origin | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What one head reads of one example.
+
+    rows:   positions counted over the example's sequences laid end to end
+    groups: sizes of the groups that the rows fall into, in order; they sum to len(rows)
+    labels: one per group or per row, as the task's loss wants them; None when predicting
+    weight: what this example adds to the number that the summed loss is divided by
+    """
+
+    rows: np.ndarray  # (m,) int
+    groups: np.ndarray  # (g,) int
+    labels: np.ndarray | None = None
+    weight: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """The one or more sequences that must stay together, never parted by packing."""
+
+    pieces: tuple[Piece, ...]
+    reads: dict[str, Read]
+    decoder: tuple[Piece, ...] | None = None  # the target side of an encoder-decoder, one a piece
+    seed: int = 0  # what dropout draws from: the same example gets the same noise wherever it is packed
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the encoder will see."""
+        return sum(len(piece.input_ids) for piece in self.pieces)
+
+
+# -------------------------------------------------------------------------------------------- device side
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """N sequences end to end in one row of T tokens, shortest first. Nothing is padded."""
+
+    input_ids: Tensor  # (T,) int64
+    segment_ids: Tensor  # (T,) int64: 0 in the first sentence, 1 in the second
+    position_ids: Tensor  # (T,) int64: restarts at 0 in each sequence
+    cu_seqlens: Tensor  # (N + 1,) int32: sequence i is [cu_seqlens[i], cu_seqlens[i + 1])
+    max_seqlen: int  # a Python int, so that no kernel has to ask the device
+    lengths: tuple[int, ...]  # the same boundaries on the host, for kernels that are planned there
+    noise: Tensor | None = None  # (T,) int64: what dropout hashes; None: it draws its own
+    plans: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)  # kernels' own, by key
+
+    def to(self, device: torch.device | str) -> Tokens:
+        """The same tokens on `device`; copies do not wait for the device when memory is pinned."""
+        moved = {
+            name: None if (value := getattr(self, name)) is None else value.to(device, non_blocking=True)
+            for name in ("input_ids", "segment_ids", "position_ids", "cu_seqlens", "noise")
+        }
+        return replace(self, **moved, plans={})
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one head reads, and what it is judged by."""
+
+    rows: slice  # its part of Batch.target_index
+    groups: Tensor  # (G + 1,) int64 bounds within `rows`: rows decided together
+    labels: Tensor | None
+    weight: float  # what its summed loss is divided by: masked tokens, words, questions, pairs
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One packed row, what is read of it, and where each sequence came from."""
+
+    tokens: Tokens
+    target_index: Tensor  # (M,) int64: one gather for all heads
+    targets: dict[str, Target]  # one a head
+    origin: list[Origin | None]  # host side, one a sequence, in the order of the examples' pieces
+    decoder: Tokens | None = None  # the target side of an encoder-decoder
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on `device`; `origin` stays where it is."""
+        targets = {
+            name: replace(
+                target,
+                groups=target.groups.to(device, non_blocking=True),
+                labels=None if target.labels is None else target.labels.to(device, non_blocking=True),
+            )
+            for name, target in self.targets.items()
+        }
+        return replace(
+            self,
+            tokens=self.tokens.to(device),
+            decoder=None if self.decoder is None else self.decoder.to(device),
+            target_index=self.target_index.to(device, non_blocking=True),
+            targets=targets,
+        )
+
+
+# -------------------------------------------------------------------------------------------------- packing
+
+
+def pack(examples: Sequence[Example]) -> Batch:
+    """Lay the sequences of `examples` end to end, shortest first, and point each head at the rows it reads.
+
+    Shortest first because the CPU's attention works on runs of nearly equal length, which are then plain
+    slices. The order of examples is kept where it matters: in `target_index`, in labels and in `origin`.
+
+    Raises:
+        ValueError: no example, or two examples that do not feed the same heads (a task's own mistake).
+    """
+    if not examples:
+        raise ValueError("pack() needs at least one example")
+    pieces = [piece for example in examples for piece in example.pieces]
+    row, starts = _lay_out(pieces, _seeds(examples, len_of=lambda example: len(example.pieces)))
+    decoder = None
+    if examples[0].decoder is not None:
+        targets_side = [piece for example in examples for piece in example.decoder or ()]
+        decoder, starts = _lay_out(targets_side, _seeds(examples, len_of=lambda e: len(e.decoder or ())))
+
+    first_piece = np.cumsum([0] + [len(e.decoder or e.pieces) for e in examples])
+    heads = list(examples[0].reads)
+    index: list[np.ndarray] = []
+    targets: dict[str, Target] = {}
+    at = 0
+    for head in heads:
+        reads = [example.reads[head] for example in examples]
+        for number, (example, read) in enumerate(zip(examples, reads, strict=True)):
+            parts = example.decoder or example.pieces
+            begin = starts[first_piece[number] : first_piece[number] + len(parts)]
+            index.append(_globally(read.rows, parts, begin))
+        count = sum(len(read.rows) for read in reads)
+        sizes = np.concatenate([read.groups for read in reads])
+        labelled = all(read.labels is not None for read in reads)
+        labels = np.concatenate([read.labels for read in reads if read.labels is not None]) if labelled else None
+        targets[head] = Target(
+            rows=slice(at, at + count),
+            groups=torch.from_numpy(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)),
+            labels=None if labels is None else torch.from_numpy(labels),
+            weight=float(sum(read.weight for read in reads)),
+        )
+        at += count
+    return Batch(
+        tokens=row,
+        decoder=decoder,
+        target_index=torch.from_numpy(np.concatenate(index).astype(np.int64)),
+        targets=targets,
+        origin=[piece.origin for piece in pieces],
+    )
+
+
+def _seeds(examples: Sequence[Example], len_of: Any) -> np.ndarray:
+    """One dropout seed a sequence; the sequences of one example differ (SimCSE packs one text twice)."""
+    return np.array(
+        [_mix(example.seed, number) for example in examples for number in range(len_of(example))], dtype=np.int64
+    )
+
+
+def _mix(seed: int, number: int) -> int:
+    """A 63-bit number from two, by splitmix64's finaliser (Steele et al., 2014)."""
+    x = (seed * 0x9E3779B97F4A7C15 + number * 0xD1B54A32D192ED03 + 0x632BE59BD9B4E019) & 0xFFFFFFFFFFFFFFFF
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+    return (x ^ (x >> 31)) >> 1
+
+
+def mix_seed(*numbers: int) -> int:
+    """One seed from several numbers (run, epoch, record): stateless, so a resumed run draws the same."""
+    seed = 0
+    for number in numbers:
+        seed = _mix(seed, number)
+    return seed
+
+
+def _lay_out(pieces: list[Piece], seeds: np.ndarray) -> tuple[Tokens, np.ndarray]:
+    """The packed row, and where each piece (in the given order) begins in it."""
+    lengths = np.array([len(piece.input_ids) for piece in pieces])
+    order = np.argsort(lengths, kind="stable")
+    ordered = lengths[order]
+    bounds = np.concatenate([[0], np.cumsum(ordered)])
+    starts = np.empty(len(pieces), dtype=np.int64)
+    starts[order] = bounds[:-1]
+
+    total = int(bounds[-1])
+    position_ids = np.arange(total) - np.repeat(bounds[:-1], ordered)
+    noise = np.repeat(seeds[order], ordered) + position_ids * np.int64(0x5851F42D4C957F2D >> 8)
+    segment_ids = np.zeros(total, dtype=np.int64)
+    for number in order:
+        if (segments := pieces[number].segment_ids) is not None:
+            segment_ids[starts[number] : starts[number] + lengths[number]] = segments
+    return (
+        Tokens(
+            input_ids=torch.from_numpy(
+                np.concatenate([pieces[number].input_ids for number in order]).astype(np.int64)
+            ),
+            segment_ids=torch.from_numpy(segment_ids),
+            position_ids=torch.from_numpy(position_ids.astype(np.int64)),
+            cu_seqlens=torch.from_numpy(bounds.astype(np.int32)),
+            max_seqlen=int(ordered[-1]),
+            lengths=tuple(ordered.tolist()),
+            noise=torch.from_numpy(noise),
+        ),
+        starts,
+    )
+
+
+def _globally(rows: np.ndarray, parts: Iterable[Piece], begin: np.ndarray) -> np.ndarray:
+    """Rows counted over an example's own sequences, as positions in the packed row."""
+    if len(begin) == 1:
+        return rows + begin[0]
+    ends = np.cumsum([len(piece.input_ids) for piece in parts])
+    part = np.searchsorted(ends, rows, side="right")
+    before = np.concatenate([[0], ends[:-1]])
+    return rows - before[part] + begin[part]

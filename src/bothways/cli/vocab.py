@@ -1,0 +1,42 @@
+"""`bothways vocab`: learn a vocabulary from raw text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from bothways import config
+from bothways.config import FLAT, Common
+from bothways.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Vocab:
+    """Learn a WordPiece vocabulary from raw text."""
+
+    text: list[Path]
+    """files or folders: .txt, .jsonl, .csv, .parquet, plain, .gz or .xz"""
+    out: Path
+    """folder for tokenizer.json, tokenizer_config.json and vocab.txt"""
+    size: int = 16000
+    """pieces"""
+    lowercase: bool = True
+    """no capitals and accents"""
+    columns: dict[str, str] = field(default_factory=dict)
+    """--columns.text NAME: the field that holds the text"""
+    common: Annotated[Common, FLAT] = field(default_factory=Common)
+
+
+def run(argv: list[str]) -> int:
+    """Learn it and write it."""
+    wanted = config.load(Vocab, argv, prog="bothways vocab")
+    if wanted.out.exists() and (not wanted.out.is_dir() or any(wanted.out.iterdir())):
+        raise ConfigError(f"--out {wanted.out} exists already; give another folder, or remove it first")
+    from bothways.data.vocabulary import learn_tokenizer
+
+    tokenizer = learn_tokenizer(wanted.text, wanted.size, lowercase=wanted.lowercase, columns=wanted.columns)
+    tokenizer.save(wanted.out)
+    if not wanted.common.quiet:
+        print(f"{tokenizer.size:,} pieces in {wanted.out}")
+    return 0

@@ -1,0 +1,1 @@
+"""Records, corpora, masking, packing: from files to packed batches."""

@@ -1,0 +1,79 @@
+"""Masked language modelling: which tokens of a sequence are hidden, and what stands in their place."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def mask_tokens(
+    ids: np.ndarray,
+    word_starts: np.ndarray,
+    special: np.ndarray,
+    *,
+    rate: float,
+    rng: np.random.Generator,
+    mask_id: int,
+    random_ids: np.ndarray,
+    whole_words: bool = True,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Hide `rate` of the tokens that are not special: 80 % as `mask_id`, 10 % as a random one, 10 % unchanged.
+
+    With `whole_words` the tokens of a word are chosen all or none (each is then replaced on its own, as in the
+    reference), and the number chosen is as near to `rate` as whole words allow. At least one token is chosen.
+
+    Args:
+        ids: (t,) the tokens of one sequence.
+        word_starts: (t,) bool, True where a token begins a word; a token after a special one always does.
+        special: (t,) bool, True where a token is never chosen: [CLS], [SEP].
+        random_ids: the ids that a random replacement is drawn from; the caller leaves the special ones out.
+
+    Returns:
+        The ids with their replacements (t,), the chosen positions in order (m,) and the ids that stood there,
+        int64 (m,).
+
+    Raises:
+        ValueError: every token is special.
+
+    Reference: Devlin et al., 2018, section 3.1; create_masked_lm_predictions in google-research/bert.
+    """
+    candidates = np.flatnonzero(~special)
+    if len(candidates) == 0:
+        raise ValueError("a sequence of special tokens only has nothing to mask")
+    wanted = max(1, round(rate * len(candidates)))
+    if whole_words:
+        begins = word_starts[candidates]
+        begins[0] = True
+        begins[1:] |= candidates[1:] - candidates[:-1] > 1
+        bounds = np.append(np.flatnonzero(begins), len(candidates))
+        lengths = bounds[1:] - bounds[:-1]
+        positions = candidates[np.repeat(_choose_words(lengths, wanted, rng), lengths)]
+    else:
+        positions = np.sort(rng.permutation(candidates)[:wanted])
+
+    labels = ids[positions].astype(np.int64)
+    masked = ids.copy()
+    fate = rng.random(len(positions))
+    masked[positions[fate < 0.8]] = mask_id
+    at_random = positions[fate >= 0.9]
+    masked[at_random] = random_ids[rng.integers(len(random_ids), size=len(at_random))]
+    return masked, positions, labels
+
+
+def _choose_words(lengths: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:
+    """For each word whether it is chosen: in random order, passing over those that would exceed `wanted` tokens."""
+    chosen = np.zeros(len(lengths), dtype=bool)
+    order = rng.permutation(len(lengths))
+    missing = wanted
+    for word, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
+        if length <= missing:
+            chosen[word] = True
+            missing -= length
+            if not missing:
+                return chosen
+    left = order[~chosen[order]]
+    if len(left):
+        shortest = left[np.argmin(lengths[left])]
+        # One word too long comes nearer than none when it exceeds by less than what is missing.
+        if lengths[shortest] < 2 * missing or missing == wanted:
+            chosen[shortest] = True
+    return chosen

@@ -1,0 +1,1 @@
+"""Answers without training: the engine that runs batches, and the predictor that people talk to."""

@@ -1,0 +1,193 @@
+"""The Python way: `bothways.load(…)` gives one object that predicts, scores and fills masks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bothways.batch import Example, Piece, Read
+from bothways.data.record import Record
+from bothways.data.records import read_records
+from bothways.errors import DataError, ModelError
+from bothways.infer.devices import Precision, pick_device
+from bothways.infer.engine import Engine
+from bothways.models import model as models
+from bothways.models.model import Model
+from bothways.tasks.base import Coverage, Encoded
+from bothways.tasks.sequences import with_specials
+
+CHUNK = 2048  # records encoded, sorted by length and answered together: enough for full batches, flat memory
+
+Input = str | Mapping[str, Any] | tuple[str, str]
+
+
+def load(
+    name: str | Path = "builtin", *, device: str = "auto", precision: Precision = "float32", max_length: int | None = None
+) -> Predictor:
+    """The model of that name, ready to predict: the built-in one, a folder, a run, or a name on the hub.
+
+    Raises:
+        ModelError: there is no such model, or it is unsafe, damaged or of another kind.
+        ConfigError: the device is not there.
+    """
+    return Predictor(models.load(name), device=device, precision=precision, max_length=max_length)
+
+
+class Predictor:
+    """A model on a device."""
+
+    def __init__(
+        self, model: Model, *, device: str = "auto", precision: Precision = "float32", max_length: int | None = None
+    ) -> None:
+        self.model = model
+        where = pick_device(device)
+        model.network.to(where).eval()
+        self.engine = Engine(model.network, device=where, precision="float32" if precision == "auto" else precision)
+        limit = model.config.max_position_embeddings
+        self.max_length = min(max_length or limit, limit)
+
+    # ------------------------------------------------------------------------------------------ predictions
+
+    def predict(self, inputs: Sequence[Input]) -> list[dict[str, Any]]:
+        """A prediction for each text, pair of texts or record, in order.
+
+        Raises:
+            DataError: an input that the task can't read; the message says which.
+            ModelError: the model has no task: it was only pre-trained.
+        """
+        return list(self.stream(records_of(inputs)))
+
+    def stream(self, records: Iterator[Record], *, labelled: bool = False) -> Iterator[dict[str, Any]]:
+        """Predictions in order, chunk by chunk: memory stays flat however many records come."""
+        done = 0
+        while chunk := list(islice(records, CHUNK)):
+            encoded = self.encode(chunk, first=done, labelled=labelled)
+            yield from self.answer(chunk, encoded)
+            done += len(chunk)
+
+    def encode(self, records: Sequence[Record], *, first: int = 0, labelled: bool = False) -> list[Encoded]:
+        """The records as examples of this model's task."""
+        return self._task.encode(
+            records, self.model.tokenizer, max_length=self.max_length, labelled=labelled, first=first
+        )
+
+    def answer(self, records: Sequence[Record], encoded: Sequence[Encoded]) -> list[dict[str, Any]]:
+        """Predictions for encoded records; each says how many of its tokens were read."""
+        answers = self.engine.answers([example for one in encoded for example in one.examples])
+        predictions, at = [], 0
+        for record, one in zip(records, encoded, strict=True):
+            prediction = self._task.decode(record, answers[at : at + len(one.examples)])
+            predictions.append(prediction | {"tokens": one.coverage.told()})
+            at += len(one.examples)
+        return predictions
+
+    def evaluate(self, data: str | Path | Sequence[Mapping[str, Any]], **reading: Any) -> dict[str, Any]:
+        """Every metric of the task on labelled records, with `records`, `tokens`, `tokens_dropped`, `seconds`."""
+        records = list(read_records(data, **reading))
+        if not records:
+            raise DataError("there is no record to evaluate on", path=str(data))
+        return self.score(records)
+
+    def score(self, records: Sequence[Record], encoded: Sequence[Encoded] | None = None) -> dict[str, Any]:
+        """As `evaluate`, on records already read (and encoded, when they will be scored again)."""
+        begun = time.perf_counter()
+        encoded = encoded or self.encode(records, labelled=True)
+        predictions = self.answer(records, encoded)
+        seconds = time.perf_counter() - begun
+        coverage = sum((one.coverage for one in encoded), Coverage())
+        return self._task.metrics(records, predictions) | {
+            "records": len(records),
+            "tokens": coverage.kept,
+            "tokens_dropped": coverage.dropped,
+            "seconds": round(seconds, 3),
+        }
+
+    @property
+    def _task(self) -> Any:
+        if self.model.task is None or self.model.task.name == "pretrain":
+            raise ModelError(
+                f"{self.model.folder}: this model was pre-trained but has no task yet; "
+                f"fine-tune it first (bothways finetune TASK --model {self.model.folder} …), or fill masks with it"
+            )
+        return self.model.task
+
+    # ------------------------------------------------------------------------------------------------ masks
+
+    @property
+    def can_fill_masks(self) -> bool:
+        """Whether this is a pre-trained model that still has its masked-LM head."""
+        return "masked" in self.model.network.heads
+
+    def fill_mask(self, texts: str | Sequence[str], *, top: int = 5) -> list[list[dict[str, Any]]]:
+        """For each text and each [MASK] in it: where it stands, and the `top` pieces that fit with their probabilities.
+
+        Raises:
+            DataError: a text without [MASK], or one longer than the model.
+            ModelError: the model has no masked-LM head.
+        """
+        if not self.can_fill_masks:
+            raise ModelError(f"{self.model.folder}: this model has no masked-LM head; give a pre-trained model")
+        tokenizer = self.model.tokenizer
+        given = [texts] if isinstance(texts, str) else list(texts)
+        examples, spans = [], []
+        for number, (text, encoded) in enumerate(zip(given, tokenizer.encode(given, specials=True), strict=True)):
+            places = np.flatnonzero(encoded.ids == tokenizer.mask_id)
+            if not len(places):
+                raise DataError(f"{text[:40]!r} has no {tokenizer.token(tokenizer.mask_id)} to fill", path="<texts>", line=number + 1)
+            if len(encoded.ids) + 2 > self.max_length:
+                raise DataError(
+                    f"the text has {len(encoded.ids)} tokens, the model reads {self.max_length - 2}; shorten it",
+                    path="<texts>",
+                    line=number + 1,
+                )
+            spans.append(encoded.offsets[places])
+            reads = {
+                name: Read(rows=places + 1, groups=np.ones(len(places), int))
+                if name == "masked"
+                else Read(rows=np.array([0]), groups=np.array([1]))
+                for name in self.model.network.heads
+            }
+            examples.append(Example((Piece(with_specials(encoded.ids, tokenizer)),), reads))
+        return [
+            [_fillings(logits, span, tokenizer, mask, top) for mask, (logits, span) in enumerate(zip(answer.scores["masked"], places, strict=True))]
+            for answer, places in zip(self.engine.answers(examples), spans, strict=True)
+        ]
+
+
+def _fillings(logits: np.ndarray, span: np.ndarray, tokenizer: Any, mask: int, top: int) -> dict[str, Any]:
+    """The most probable pieces for one mask; special tokens are no answer."""
+    logits = np.where(tokenizer.special, -np.inf, logits[: tokenizer.size]).astype(np.float64)
+    probabilities = np.exp(logits - logits.max())
+    probabilities /= probabilities.sum()
+    best = np.argsort(-probabilities, kind="stable")[:top]
+    return {
+        "mask": mask,
+        "start": int(span[0]),
+        "end": int(span[1]),
+        "fillings": [{"token": tokenizer.token(int(i)), "score": round(float(probabilities[i]), 6)} for i in best],
+    }
+
+
+def records_of(inputs: Sequence[Input]) -> Iterator[Record]:
+    """Texts, pairs or records from Python as records; their place counts from 1."""
+    if isinstance(inputs, str):
+        inputs = [inputs]
+    for number, given in enumerate(inputs, start=1):
+        if isinstance(given, str):
+            fields: dict[str, Any] = {"text": given}
+        elif isinstance(given, Mapping):
+            fields = dict(given)
+        elif isinstance(given, tuple | list) and len(given) == 2:
+            fields = {"text_a": given[0], "text_b": given[1]}
+        else:
+            raise DataError(
+                f"a text, a pair of texts or a record was wanted, found {type(given).__name__}",
+                path="<records>",
+                line=number,
+            )
+        yield Record(fields, "<records>", number)

@@ -1,0 +1,1 @@
+"""Sizes, and models as folders: tokenizer + encoder + task, saved so that the ecosystem reads them."""

@@ -1,0 +1,116 @@
+"""One two-way table between our names of weights and those of transformers' BERT, so that import and export agree."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bothways.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Rename:
+    """One of our weights and where it stands over there; several of theirs are joined along the first dimension."""
+
+    ours: str
+    theirs: tuple[str, ...]
+
+
+def _both(ours: str, *theirs: str) -> list[Rename]:
+    return [Rename(f"{ours}.{part}", tuple(f"{name}.{part}" for name in theirs)) for part in ("weight", "bias")]
+
+
+_EMBEDDINGS = [
+    Rename("encoder.embeddings.word.weight", ("embeddings.word_embeddings.weight",)),
+    Rename("encoder.embeddings.position.weight", ("embeddings.position_embeddings.weight",)),
+    Rename("encoder.embeddings.segment.weight", ("embeddings.token_type_embeddings.weight",)),
+    *_both("encoder.embeddings.norm", "embeddings.LayerNorm"),
+]
+_LAYER = [
+    *_both(
+        "encoder.layers.{n}.attention.qkv",
+        "encoder.layer.{n}.attention.self.query",
+        "encoder.layer.{n}.attention.self.key",
+        "encoder.layer.{n}.attention.self.value",
+    ),
+    *_both("encoder.layers.{n}.attention.output", "encoder.layer.{n}.attention.output.dense"),
+    *_both("encoder.layers.{n}.attention_norm", "encoder.layer.{n}.attention.output.LayerNorm"),
+    *_both("encoder.layers.{n}.mlp.up", "encoder.layer.{n}.intermediate.dense"),
+    *_both("encoder.layers.{n}.mlp.down", "encoder.layer.{n}.output.dense"),
+    *_both("encoder.layers.{n}.mlp_norm", "encoder.layer.{n}.output.LayerNorm"),
+]
+_POOLER = _both("encoder.pooler.dense", "pooler.dense")
+_HEADS = [
+    *_both("heads.masked.dense", "cls.predictions.transform.dense"),
+    *_both("heads.masked.norm", "cls.predictions.transform.LayerNorm"),
+    Rename("heads.masked.bias", ("cls.predictions.bias",)),
+    *_both("heads.next.linear", "cls.seq_relationship"),
+    *_both("heads.label.linear", "classifier"),
+]
+# Copies of tied weights and buffers that some releases of transformers wrote.
+_REDUNDANT = re.compile(r"(bert\.)?embeddings\.position_ids|cls\.predictions\.decoder\.(weight|bias)")
+
+
+def renames(layers: int, *, prefixed: bool) -> Iterator[Rename]:
+    """Every known weight of an encoder with so many layers; task models have `bert.` before the encoder's."""
+    prefix = "bert." if prefixed else ""
+    for rename in _EMBEDDINGS + _POOLER:
+        yield Rename(rename.ours, tuple(prefix + name for name in rename.theirs))
+    for number in range(layers):
+        for rename in _LAYER:
+            theirs = tuple(prefix + name.format(n=number) for name in rename.theirs)
+            yield Rename(rename.ours.format(n=number), theirs)
+    yield from _HEADS
+
+
+def to_theirs(weights: Mapping[str, Tensor], layers: int, *, prefixed: bool) -> dict[str, Tensor]:
+    """Our weights under transformers' names.
+
+    Raises:
+        KeyError: a weight that the table does not know: a head without a class in transformers.
+    """
+    table = {rename.ours: rename.theirs for rename in renames(layers, prefixed=prefixed)}
+    converted = {}
+    for name, weight in weights.items():
+        theirs = table[name]
+        converted.update(
+            (their, part.contiguous()) for their, part in zip(theirs, weight.chunk(len(theirs)), strict=True)
+        )
+    return converted
+
+
+def from_theirs(weights: Mapping[str, Tensor], layers: int, *, where: str) -> dict[str, Tensor]:
+    """transformers' weights under our names, whatever release wrote them; every weight is accounted for.
+
+    Raises:
+        ModelError: a weight that BERT doesn't have, or part of a joined one that is missing.
+    """
+    modern = {_modern(name): weight for name, weight in weights.items() if not _REDUNDANT.fullmatch(name)}
+    prefixed = any(name.startswith("bert.") for name in modern)
+    converted: dict[str, Tensor] = {}
+    for rename in renames(layers, prefixed=prefixed):
+        found = [name for name in rename.theirs if name in modern]
+        if not found:
+            continue
+        if len(found) < len(rename.theirs):
+            missing = sorted(set(rename.theirs) - set(found))
+            raise ModelError(f"{where}: the weight {missing[0]} is missing, though {found[0]} is there; the file is damaged")
+        parts = [modern.pop(name) for name in rename.theirs]
+        converted[rename.ours] = torch.cat(parts) if len(parts) > 1 else parts[0]
+    if modern:
+        unknown = sorted(modern)
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        raise ModelError(
+            f"{where}: the weight {unknown[0]}{more} does not belong to a BERT of {layers} layers; "
+            f"is num_hidden_layers in config.json right, and is this a BERT?"
+        )
+    return converted
+
+
+def _modern(name: str) -> str:
+    """Names written before 2019 call a norm's weight gamma and its bias beta."""
+    return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")

@@ -1,0 +1,1 @@
+"""Attention, encoder, heads: functions of tensors, equal to the released BERT."""

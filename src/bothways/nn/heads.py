@@ -1,0 +1,96 @@
+"""What stands on the encoder's output: one linear layer or a small network for each kind of answer.
+
+A head gets the rows that its target names, (m, D), and answers once a row or once a group (`per`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from bothways.nn.dropout import Dropout
+from bothways.nn.encoder import Pooler, initialise
+
+HEAD_SALT = 1 << 20  # keeps heads' dropout apart from the layers'
+
+
+class Head(nn.Module):
+    """Rows (m, D), their noise and their groups' bounds (G + 1,) → scores, one a row or one a group."""
+
+    per: ClassVar[Literal["row", "group"]]
+
+    def forward(
+        self, rows: Float[Tensor, "m D"], noise: Int[Tensor, " m"] | None, groups: Int[Tensor, " bounds"]
+    ) -> Tensor:
+        """The head's scores."""
+        raise NotImplementedError
+
+
+class MaskedHead(Head):
+    """Which piece stood here? Logits over the vocabulary, through the word embeddings themselves.
+
+    Reference: google-research/bert run_pretraining.py, get_masked_lm_output.
+    """
+
+    per = "row"
+
+    def __init__(
+        self,
+        word_embeddings: nn.Embedding,
+        *,
+        activation: Callable[[Tensor], Tensor],
+        layer_norm_eps: float,
+        initializer_range: float,
+    ) -> None:
+        super().__init__()
+        size, width = word_embeddings.weight.shape
+        self.dense = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width, eps=layer_norm_eps)
+        self.bias = nn.Parameter(torch.zeros(size))
+        self.activation = activation
+        initialise(self, initializer_range)
+        self.word = [word_embeddings]  # in a list, so that the tied matrix is not counted as this head's own
+
+    def forward(
+        self, rows: Float[Tensor, "m D"], noise: Int[Tensor, " m"] | None, groups: Int[Tensor, " bounds"]
+    ) -> Float[Tensor, "m V"]:
+        """Logits of each masked row."""
+        x = self.norm(self.activation(self.dense(rows)))
+        return nn.functional.linear(x, self.word[0].weight, self.bias)
+
+
+class LabelHead(Head):
+    """One answer for a group of [CLS] rows: pool, drop out, one linear layer, mean over the group's windows.
+
+    Reference: Devlin et al., 2018, section 4.1.
+    """
+
+    per = "group"
+
+    def __init__(
+        self, pooler: Pooler, width: int, labels: int, *, dropout: float, initializer_range: float, salt: int = 0
+    ) -> None:
+        super().__init__()
+        self.pooler = [pooler]  # the encoder's own, shared: see MaskedHead
+        self.dropout = Dropout(dropout, width, salt=HEAD_SALT + salt)
+        self.linear = nn.Linear(width, labels)
+        initialise(self, initializer_range)
+
+    def forward(
+        self, rows: Float[Tensor, "m D"], noise: Int[Tensor, " m"] | None, groups: Int[Tensor, " bounds"]
+    ) -> Float[Tensor, "G C"]:
+        """Logits of each group."""
+        logits = self.linear(self.dropout(self.pooler[0](rows), noise))
+        return logits if len(groups) == len(rows) + 1 else mean_by_group(logits, groups)
+
+
+def mean_by_group(rows: Float[Tensor, "m C"], groups: Int[Tensor, " bounds"]) -> Float[Tensor, "G C"]:
+    """Mean of each group's rows; `groups` holds their bounds."""
+    sizes = groups.diff()
+    which = torch.repeat_interleave(torch.arange(len(sizes), device=rows.device), sizes)
+    summed = torch.zeros(len(sizes), rows.shape[1], dtype=rows.dtype, device=rows.device).index_add(0, which, rows)
+    return summed / sizes[:, None].to(rows.dtype)

@@ -1,0 +1,38 @@
+"""An encoder with its heads: one pass over the packed batch answers for all of them."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from bothways.batch import Batch
+from bothways.nn.encoder import Encoder
+from bothways.nn.heads import Head
+
+
+class Network(nn.Module):
+    """What is trained, saved and served."""
+
+    def __init__(self, encoder: Encoder, heads: dict[str, Head]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.heads = nn.ModuleDict(heads)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Each head's scores, one a row or one a group, in the order of the batch's examples."""
+        rows = self.encoder(batch.tokens, batch.target_index)
+        noise = batch.tokens.noise
+        if noise is not None:
+            noise = noise.index_select(0, batch.target_index)
+        scores = {}
+        for name, head in self.heads.items():
+            target = batch.targets[name]
+            scores[name] = head(
+                rows[target.rows], None if noise is None else noise[target.rows], target.groups
+            )
+        return scores
+
+    def head(self, name: str) -> Head:
+        """The head of that name."""
+        head = self.heads[name]
+        assert isinstance(head, Head)
+        return head

@@ -1,0 +1,1 @@
+"""A model answering over HTTP."""

@@ -1,0 +1,30 @@
+"""One file a task, and the table of their names."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+
+from bothways.errors import ConfigError
+from bothways.tasks.base import Task
+
+_TASKS = {
+    "classify": "bothways.tasks.classify:ClassifyTask",
+    "pretrain": "bothways.tasks.pretraining:PretrainTask",
+}
+
+TRAINABLE = [name for name in _TASKS if name != "pretrain"]
+
+
+def task_class(name: str) -> type[Task]:
+    """The class of the task of that name, imported when asked for.
+
+    Raises:
+        ConfigError: no such task; the message names the nearest.
+    """
+    if name not in _TASKS:
+        near = difflib.get_close_matches(name, _TASKS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"there is no task {name!r}; known are {', '.join(_TASKS)}{hint}")
+    module, attribute = _TASKS[name].split(":")
+    return getattr(importlib.import_module(module), attribute)

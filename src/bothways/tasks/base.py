@@ -1,0 +1,120 @@
+"""What a task is: its records, heads, loss, decoding and metric; everything else is shared."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from bothways.batch import Batch, Example
+from bothways.data.record import Record
+from bothways.nn.encoder import Encoder
+from bothways.nn.heads import Head
+from bothways.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How many tokens of the text the model read once (kept), again in a further window (strided), or never."""
+
+    kept: int = 0
+    strided: int = 0
+    dropped: int = 0
+
+    def __add__(self, other: Coverage) -> Coverage:
+        return Coverage(self.kept + other.kept, self.strided + other.strided, self.dropped + other.dropped)
+
+    def told(self) -> dict[str, int]:
+        """As predictions and logs show it; what did not happen is left out."""
+        return {"kept": self.kept} | {
+            name: count for name, count in (("strided", self.strided), ("dropped", self.dropped)) if count
+        }
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One record as the examples it became."""
+
+    examples: list[Example]
+    coverage: Coverage
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the heads said of one example: the scores of its rows or groups, by head."""
+
+    example: Example
+    scores: dict[str, np.ndarray]
+
+
+class Task(ABC):
+    """Holds only what differs from task to task; the loop, batcher, engine and server know no more than this.
+
+    A task is made in one of two ways: `learn` reads what it needs (its labels) from the training records;
+    `from_dict` restores it from a saved model.
+    """
+
+    name: ClassVar[str]
+    Settings: ClassVar[type]  # a dataclass of what can be set for this task
+    criterion: ClassVar[str]  # the metric by which the best epoch is chosen; larger is better
+    coefficients: ClassVar[dict[str, float]] = {}  # weights of the heads' losses where they are not 1
+
+    @classmethod
+    @abstractmethod
+    def learn(cls, records: Sequence[Record], settings: Any) -> Task:
+        """The task for these training records.
+
+        Raises:
+            DataError: a record that can't be of this task, with its file and line.
+        """
+
+    @abstractmethod
+    def heads(self, encoder: Encoder) -> dict[str, Head]:
+        """Freshly initialised heads for this encoder."""
+
+    @abstractmethod
+    def encode(
+        self, records: Sequence[Record], tokenizer: Tokenizer, *, max_length: int, labelled: bool, first: int = 0
+    ) -> list[Encoded]:
+        """Each record as examples; `first` is the index of the first record, for their origin.
+
+        Raises:
+            DataError: a record without what the task reads (or, when `labelled`, without a known label).
+        """
+
+    @abstractmethod
+    def losses(self, scores: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Each head's loss, summed over its targets (the loop divides by their weight over all ranks)."""
+
+    @abstractmethod
+    def decode(self, record: Record, answers: list[Answer]) -> dict[str, Any]:
+        """The prediction for one record, from all of its examples; it can be written as JSON."""
+
+    @abstractmethod
+    def metrics(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Every metric of the task, by the names that `bothways evaluate --json` prints."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """What `from_dict` needs to restore this task, as JSON."""
+
+    @classmethod
+    @abstractmethod
+    def from_dict(cls, saved: dict[str, Any]) -> Task:
+        """The task that `to_dict` described."""
+
+
+def settings_dict(settings: Any) -> dict[str, Any]:
+    """A settings dataclass as JSON, without what is off."""
+    return {key: value for key, value in asdict(settings).items() if value is not None}
+
+
+def count_by_example(batch_examples: Sequence[Example], head: str, per: str) -> list[int]:
+    """How many scores of a head belong to each example."""
+    if per == "row":
+        return [len(example.reads[head].rows) for example in batch_examples]
+    return [len(example.reads[head].groups) for example in batch_examples]

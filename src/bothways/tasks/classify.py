@@ -1,0 +1,222 @@
+"""Classification: one label, several labels, or a number for a text.
+
+record      {"text": "味道不错", "label": "positive"}; a list of labels; a number with a fraction
+prediction  {"label": "positive", "score": 0.98, "scores": {…}, "tokens": {"kept": 4}}
+metric      accuracy and macro F1 (two labels: PR-AUC too); several: micro F1; a number: Pearson, Spearman
+reference   Devlin et al., 2018, section 4.1: a linear layer on the pooled [CLS]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bothways.metrics import classes
+from bothways.batch import Batch, Example, Read
+from bothways.data.record import Record, require
+from bothways.errors import ConfigError, DataError
+from bothways.nn.encoder import Encoder
+from bothways.nn.heads import Head, LabelHead
+from bothways.tasks.base import Answer, Encoded, Task, settings_dict
+from bothways.tasks.labels import as_label, balanced_weights, label_index, learn_labels
+from bothways.tasks.sequences import single
+from bothways.text.tokenizer import Tokenizer
+
+Kind = Literal["one", "several", "number"]
+
+
+@dataclass(frozen=True)
+class ClassifySettings:
+    """How texts are classified."""
+
+    kind: Literal["auto", "one", "several", "number"] = "auto"
+    """one label, several labels or a number; auto looks at the training records"""
+    long: Literal["first", "mean"] = "first"
+    """a text longer than the model: read its first window, or the mean of all windows"""
+    class_weights: Literal["balanced"] | None = None
+    """weigh rare labels up in the loss"""
+    label_smoothing: float = 0.0
+    """share of the target spread over all labels"""
+    threshold: float = 0.5
+    """several labels: the probability from which a label is given"""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise ConfigError(f"label_smoothing is {self.label_smoothing}; it must lie in [0, 1)")
+        if not 0.0 < self.threshold < 1.0:
+            raise ConfigError(f"threshold is {self.threshold}; it must lie between 0 and 1")
+
+
+class ClassifyTask(Task):
+    """One head, "label", that reads [CLS]."""
+
+    name = "classify"
+    criterion = "accuracy"
+    Settings = ClassifySettings
+
+    def __init__(
+        self, settings: ClassifySettings, kind: Kind, labels: list[str], weights: list[float] | None = None
+    ) -> None:
+        self.settings, self.kind, self.labels, self.weights = settings, kind, labels, weights
+
+    @property
+    def problem_type(self) -> str:
+        """transformers' word for the kind of loss."""
+        return {
+            "one": "single_label_classification",
+            "several": "multi_label_classification",
+            "number": "regression",
+        }[self.kind]
+
+    @classmethod
+    def learn(cls, records: Sequence[Record], settings: ClassifySettings) -> ClassifyTask:
+        """Labels and their kind, from the training records."""
+        kind = settings.kind if settings.kind != "auto" else _kind(records)
+        if kind == "number":
+            return cls(settings, kind, ["number"])
+        found = [label for record in records for label in _labels(record, kind)]
+        labels = learn_labels(found)
+        if len(labels) < 2:
+            where = f"{records[0].path}: " if records else ""
+            raise DataError(f"{where}all {len(records)} records have the label {labels}; two labels are needed to learn from")
+        weights = balanced_weights(found, labels) if settings.class_weights == "balanced" else None
+        return cls(settings, kind, labels, weights)
+
+    def heads(self, encoder: Encoder) -> dict[str, Head]:
+        """A linear layer on the pooled [CLS]."""
+        assert encoder.pooler is not None
+        return {
+            "label": LabelHead(
+                encoder.pooler,
+                encoder.config.hidden_size,
+                len(self.labels),
+                dropout=encoder.config.hidden_dropout_prob,
+                initializer_range=encoder.config.initializer_range,
+            )
+        }
+
+    def encode(
+        self, records: Sequence[Record], tokenizer: Tokenizer, *, max_length: int, labelled: bool, first: int = 0
+    ) -> list[Encoded]:
+        """[CLS] text [SEP]; the windows of a long text stay together and answer as one group."""
+        texts = tokenizer.encode([require(record, "text", str) for record in records])
+        encoded = []
+        for number, (record, text) in enumerate(zip(records, texts, strict=True)):
+            if not len(text.ids):
+                raise record.error("the text is empty (nothing but blanks or control characters); leave the record out")
+            pieces, coverage = single(
+                text,
+                tokenizer,
+                record=first + number,
+                max_length=max_length,
+                windows=1 if self.settings.long == "first" else None,
+            )
+            lengths = np.array([len(piece.input_ids) for piece in pieces])
+            labels, weight = self._target(record) if labelled else (None, 0.0)
+            read = Read(
+                rows=np.cumsum(lengths) - lengths, groups=np.array([len(pieces)]), labels=labels, weight=weight
+            )
+            encoded.append(Encoded([Example(tuple(pieces), {"label": read})], coverage))
+        return encoded
+
+    def _target(self, record: Record) -> tuple[np.ndarray, float]:
+        """A record's label as the loss wants it, and its weight."""
+        if self.kind == "number":
+            return np.array([[float(require(record, "label", float))]], dtype=np.float32), 1.0
+        indices = [label_index(label, self.labels, record) for label in _labels(record, self.kind)]
+        if self.kind == "one":
+            return np.array(indices), 1.0 if self.weights is None else self.weights[indices[0]]
+        several = np.zeros((1, len(self.labels)), dtype=np.float32)
+        several[0, indices] = 1.0
+        return several, 1.0
+
+    def losses(self, scores: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Cross-entropy, binary cross-entropy averaged over the labels, or squared error."""
+        logits, labels = scores["label"].float(), batch.targets["label"].labels
+        assert labels is not None
+        if self.kind == "number":
+            return {"label": F.mse_loss(logits, labels, reduction="sum")}
+        if self.kind == "several":
+            summed = F.binary_cross_entropy_with_logits(logits, labels, reduction="sum")
+            return {"label": summed / len(self.labels)}
+        weight = None if self.weights is None else torch.tensor(self.weights, device=logits.device)
+        return {
+            "label": F.cross_entropy(
+                logits, labels, weight=weight, label_smoothing=self.settings.label_smoothing, reduction="sum"
+            )
+        }
+
+    def decode(self, record: Record, answers: list[Answer]) -> dict[str, Any]:
+        """The label and how sure the model is of each."""
+        logits = answers[0].scores["label"][0].astype(np.float64)
+        if self.kind == "number":
+            return {"value": float(logits[0])}
+        if self.kind == "several":
+            probabilities = 1 / (1 + np.exp(-logits))
+            chosen = [
+                label for label, p in zip(self.labels, probabilities, strict=True) if p >= self.settings.threshold
+            ]
+            return {"labels": chosen, "scores": self._scores(probabilities)}
+        probabilities = np.exp(logits - logits.max())
+        probabilities /= probabilities.sum()
+        best = int(probabilities.argmax())
+        return {"label": self.labels[best], "score": float(probabilities[best]), "scores": self._scores(probabilities)}
+
+    def _scores(self, probabilities: np.ndarray) -> dict[str, float]:
+        return {label: round(float(p), 6) for label, p in zip(self.labels, probabilities, strict=True)}
+
+    def metrics(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """As the field counts each kind."""
+        if self.kind == "number":
+            gold = [float(require(record, "label", float)) for record in records]
+            return classes.regression(gold, [prediction["value"] for prediction in predictions])
+        if self.kind == "several":
+            gold = [_labels(record, self.kind) for record in records]
+            return classes.multi_label(gold, [prediction["labels"] for prediction in predictions], labels=self.labels)
+        return classes.classification(
+            [_labels(record, self.kind)[0] for record in records],
+            [prediction["label"] for prediction in predictions],
+            scores=[[prediction["scores"][label] for label in self.labels] for prediction in predictions],
+            labels=self.labels,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Kind, labels, settings."""
+        return {
+            "kind": self.kind,
+            "labels": self.labels,
+            "weights": self.weights,
+            "settings": settings_dict(self.settings),
+        }
+
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any]) -> ClassifyTask:
+        """The task that `to_dict` described."""
+        return cls(ClassifySettings(**saved["settings"]), saved["kind"], saved["labels"], saved.get("weights"))
+
+
+def _kind(records: Sequence[Record]) -> Kind:
+    """Several labels if any label is a list; a number if all are floats and some has a fraction; else one."""
+    values = [require(record, "label", object) for record in records]
+    if any(isinstance(value, list) for value in values):
+        return "several"
+    if values and all(isinstance(value, float) for value in values) and not all(cast(float, v).is_integer() for v in values):
+        return "number"
+    return "one"
+
+
+def _labels(record: Record, kind: Kind) -> list[str]:
+    """A record's labels by name."""
+    value = require(record, "label", object)
+    if kind == "several":
+        values = value if isinstance(value, list) else [value]
+        return [as_label(item) for item in values]
+    if isinstance(value, list | dict) or value is None:
+        raise record.error(f'"label" is {value!r}; one label was wanted (--classify.kind several for lists)')
+    return [as_label(value)]

@@ -1,0 +1,45 @@
+"""Label sets: learnt from the training records, checked in every other record, saved with the model."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from bothways.data.record import Record
+
+
+def as_label(value: Any) -> str:
+    """A label as its name: 1 and "1" are the same, true is "true"."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def learn_labels(found: Iterable[str]) -> list[str]:
+    """The distinct labels, in an order that doesn't depend on the order of records (numbers by value)."""
+    labels = set(found)
+    if all(label.lstrip("-").isdigit() for label in labels):
+        return sorted(labels, key=int)
+    return sorted(labels)
+
+
+def label_index(label: str, labels: Sequence[str], record: Record) -> int:
+    """The label's place.
+
+    Raises:
+        DataError: a label that training did not see; the message names the nearest known one.
+    """
+    try:
+        return labels.index(label)
+    except ValueError:
+        near = difflib.get_close_matches(label, labels, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        known = ", ".join(labels[:12]) + (", …" if len(labels) > 12 else "")
+        raise record.error(f"label {label!r} was not seen in training; known are {known}{hint}") from None
+
+
+def balanced_weights(found: Iterable[str], labels: Sequence[str]) -> list[float]:
+    """A weight for each label, inversely proportional to how often it occurs, as scikit-learn's "balanced"."""
+    counts = Counter(found)
+    total = sum(counts.values())
+    return [total / (len(labels) * max(counts[label], 1)) for label in labels]

@@ -1,0 +1,1 @@
+"""One loop for all training: settings, steps, optimizer, checkpoints, ranks, log."""

@@ -1,0 +1,147 @@
+"""The one loop: every model of every task is trained here."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.utils import clip_grad_norm_
+
+from bothways.batch import Batch
+from bothways.data.loader import Step
+from bothways.errors import TrainingError
+from bothways.infer.devices import computing_in
+from bothways.nn.network import Network
+from bothways.tasks.base import Task
+from bothways.train.optimizer import Optim, learning_rate, set_learning_rate
+from bothways.train.ranks import Ranks
+
+
+@dataclass
+class Progress:
+    """Where a run stands: what a checkpoint holds besides weights and moments."""
+
+    step: int = 0
+    epoch: int = 0
+    consumed: int = 0  # items of that epoch
+    tokens: int = 0
+    examples: int = 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """What happened in one step."""
+
+    losses: dict[str, torch.Tensor]  # per head, means over its targets on all ranks
+    norm: torch.Tensor
+    rate: float
+    tokens: int
+    epoch_ended: bool
+    asked_to_stop: bool
+
+
+def train(
+    network: Network,
+    task: Task,
+    batches: Iterator[Step],
+    optimizer: torch.optim.Optimizer,
+    settings: Optim,
+    *,
+    steps: int,
+    progress: Progress,
+    device: torch.device,
+    precision: str,
+    ranks: Ranks,
+    after_step: Callable[[Report], bool | None],
+    asked_to_stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Take steps until there are `steps` of them, or `after_step` returns True.
+
+    Each head's summed loss is divided by its weight over all ranks and micro-batches, so the same step is
+    taken however it is split.
+
+    Raises:
+        TrainingError: the gradient is not finite; the weights are those of the step before.
+    """
+    network.train()
+    heads = list(network.heads)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    while progress.step < steps:
+        group = next(batches)
+        counts = torch.tensor(
+            [sum(batch.targets[head].weight for batch in group.batches) for head in heads] + [float(asked_to_stop())],
+            dtype=torch.float64,
+        )
+        *weights, stop = _over_ranks(counts, device, ranks).tolist()
+        rate = learning_rate(settings, progress.step, steps)
+        set_learning_rate(optimizer, rate)
+        summed = _backward(network, task, group.batches, dict(zip(heads, weights, strict=True)), device, precision)
+        ranks.sum_gradients(network)
+        norm = clip_grad_norm_(trained, settings.clip if settings.clip is not None else float("inf"))
+        if not norm.isfinite():
+            raise TrainingError(
+                f"step {progress.step}: the norm of the gradient is {float(norm)}; "
+                f"try a lower --optim.lr (it is {settings.lr}) or --precision float32"
+            )
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        epoch_ended = _advance(progress, group)
+        losses = {head: ranks.sum(loss) for head, loss in summed.items()}
+        if after_step(Report(losses, norm, rate, group.tokens, epoch_ended, stop > 0)):
+            return
+
+
+def _backward(
+    network: Network, task: Task, batches: list[Batch], weights: dict[str, float], device: torch.device, precision: str
+) -> dict[str, torch.Tensor]:
+    """Gradients of all micro-batches; each head's loss, divided by its weight."""
+    total = {head: torch.zeros((), device=device) for head in weights}
+    for batch in batches:
+        placed = batch.to(device)
+        with computing_in(precision, device):
+            scores = network(placed)
+        losses = task.losses(scores, placed)
+        shares = {head: loss / weights[head] for head, loss in losses.items()}
+        torch.stack([task.coefficients.get(head, 1.0) * share for head, share in shares.items()]).sum().backward()
+        for head, share in shares.items():
+            total[head] += share.detach()
+    return total
+
+
+def _over_ranks(values: torch.Tensor, device: torch.device, ranks: Ranks) -> torch.Tensor:
+    return values if ranks.count == 1 else ranks.sum(values.to(device)).cpu()
+
+
+def _advance(progress: Progress, group: Step) -> bool:
+    """Count the step; True when it was the last of its epoch."""
+    progress.step += 1
+    progress.tokens += group.tokens
+    progress.examples += group.examples
+    progress.epoch, progress.consumed = group.epoch, group.consumed
+    return group.last
+
+
+@contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM ask the loop to stop after the step it is in; a second Ctrl-C stops at once."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

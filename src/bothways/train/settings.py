@@ -1,0 +1,118 @@
+"""The settings of a run: what `run.toml`, the flags and the Python way all fill in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from bothways.errors import ConfigError
+from bothways.infer.devices import Precision
+from bothways.train.optimizer import Optim
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How texts become batches."""
+
+    max_length: int | None = None
+    """longest sequence in tokens; none: what the model reads"""
+    micro_tokens: int = 8192
+    """a step is split into batches of at most so many tokens, to fit into memory"""
+
+    def __post_init__(self) -> None:
+        if self.max_length is not None and self.max_length < 8:
+            raise ConfigError(f"batching.max_length is {self.max_length}; at least 8 tokens are needed")
+        if self.micro_tokens < 1:
+            raise ConfigError(f"batching.micro_tokens is {self.micro_tokens}; it must be at least 1")
+
+
+@dataclass(frozen=True)
+class Finetune:
+    """Settings of fine-tuning that all tasks share."""
+
+    model: str = "builtin"
+    """where to start from: a folder, a run, a name on the hub, or "builtin" """
+    epochs: int = 3
+    """times through the training records"""
+    batch: int = 32
+    """records a step"""
+    patience: int | None = None
+    """stop when the dev score has not risen for so many epochs; none: never"""
+    frozen: bool = False
+    """train only the heads, on the encoder's vectors as they are"""
+    precision: Precision = "auto"
+    """auto: bfloat16 where the processor multiplies it natively"""
+    optim: Optim = field(default_factory=Optim)
+    batching: Batching = field(default_factory=Batching)
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.patience is not None and self.patience < 1:
+            raise ConfigError(f"patience is {self.patience}; it must be at least 1, or none")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """How raw text becomes sequences."""
+
+    max_length: int = 128
+    """longest sequence in tokens"""
+    second: Literal["next", "order"] | None = "next"
+    """second loss: does B follow A (next), are they in order (order), or none"""
+    mask_rate: float = 0.15
+    """share of the tokens to predict"""
+    whole_words: bool = True
+    """mask words, not pieces"""
+    chinese_words: bool = True
+    """Chinese words, found by rjieba, count as words"""
+    short_rate: float = 0.1
+    """share of sequences shorter than they could be"""
+    workers: int | None = None
+    """processes that tokenise; none: one a core"""
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """Settings of pre-training."""
+
+    model: str = "tiny"
+    """a size (tiny, mini, small, medium, base, large), or a model to go on from"""
+    vocab: str | None = None
+    """folder of a vocabulary (bothways vocab); none: that of the model, or one is learnt from the text"""
+    vocab_size: int = 16000
+    """pieces of a vocabulary that is learnt"""
+    lowercase: bool = True
+    """whether a vocabulary that is learnt knows no capitals and accents"""
+    steps: int | None = None
+    """optimizer steps"""
+    epochs: float | None = None
+    """or times through the text"""
+    minutes: float | None = None
+    """or minutes of training on this machine: a few steps are timed, then their number is fixed (10 when none is given)"""
+    step_tokens: int = 8192
+    """tokens a step"""
+    evaluate_every: int | None = None
+    """steps between looks at the held-out text; none: ten looks"""
+    evaluate_tokens: int = 65536
+    """tokens of held-out text to look at"""
+    checkpoint_minutes: float = 5.0
+    """minutes between checkpoints"""
+    precision: Precision = "auto"
+    """auto: bfloat16 where the processor multiplies it natively"""
+    optim: Optim = field(default_factory=lambda: Optim(lr=1e-3, warmup=0.05, beta2=0.98, eps=1e-6))
+    corpus: Corpus = field(default_factory=Corpus)
+    batching: Batching = field(default_factory=Batching)
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("steps", "epochs", "minutes") if getattr(self, name) is not None]
+        if len(given) > 1:
+            found = " and ".join(f"--{name}" for name in given)
+            raise ConfigError(f"how long to train is said by one of --steps, --epochs, --minutes; found {found}")
+        for name in given:
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be above 0")
+        for name in ("step_tokens", "evaluate_tokens", "vocab_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")

@@ -1,0 +1,1 @@
+"""Vectors of texts: made, grouped, indexed and searched."""
