@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -31,9 +32,12 @@ def verb(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[list[str]], int
     return install
 
 
-def bothways_process(*words: str, **options: object) -> subprocess.CompletedProcess[bytes]:
-    """`python -m bothways WORDS` in a process of its own."""
-    return subprocess.run([sys.executable, "-m", "bothways", *words], capture_output=True, **options)  # type: ignore[call-overload]
+def run_bothways(word: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    """`python -m bothways WORD` in a process of its own, in a POSIX locale, its output buffered as in a pipe."""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    env |= {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": env, **options}
+    return subprocess.run([sys.executable, "-m", "bothways", word], **options)
 
 
 def test_the_promised_verbs_are_there():
@@ -136,11 +140,10 @@ def test_system_exit_becomes_the_exit_code(code: int | str | None, expected: int
 
 
 def test_output_is_utf8_whatever_the_locale():
-    locale = {**os.environ, "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    helped = bothways_process("--help", env=locale)
+    helped = run_bothways("--help")
     assert (helped.returncode, helped.stderr) == (0, b"")
     assert "VERB …" in helped.stdout.decode("utf-8")
-    told = bothways_process(b"\xe4\xbd\xa0\xff".decode("utf-8", "surrogateescape"), env=locale)
+    told = run_bothways(b"\xe4\xbd\xa0\xff".decode("utf-8", "surrogateescape"))
     assert told.returncode == 2
     assert "\\udcff" in told.stderr.decode("utf-8")
 
@@ -148,14 +151,15 @@ def test_output_is_utf8_whatever_the_locale():
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_full_disk_is_one_line():
     with open("/dev/full", "wb") as full:
-        result = subprocess.run([sys.executable, "-m", "bothways", "--help"], stdout=full, stderr=subprocess.PIPE)
+        result = run_bothways("--help", stdout=full)
     assert result.returncode == 2
     assert result.stderr == b"bothways: error: No space left on device; free some space, or write elsewhere\n"
 
 
-def test_a_reader_that_goes_away_is_no_error():
+@pytest.mark.parametrize("word", ["--help", "--version"])
+def test_a_reader_that_goes_away_is_no_error(word: str):
     reading, writing = os.pipe()
     os.close(reading)
-    result = subprocess.run([sys.executable, "-m", "bothways", "--help"], stdout=writing, stderr=subprocess.PIPE)
+    result = run_bothways(word, stdout=writing)
     os.close(writing)
     assert (result.returncode, result.stderr) == (141, b"")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bothways.config import FLAT, Common, from_toml, to_toml
+from bothways.config import FLAT, Common, from_dict, from_toml, to_toml
 from bothways.errors import ConfigError
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -154,3 +154,21 @@ def test_a_file_that_cannot_be_read(tmp_path: Path):
         from_toml(Settings, tmp_path / "gbk.toml")
     with pytest.raises(ConfigError, match=r"Is a directory; wanted a TOML file of settings$"):
         from_toml(Settings, tmp_path)
+
+
+@given(SETTINGS)
+def test_nested_dicts_make_the_same_settings(settings: Settings):
+    table = asdict(settings)
+    for flat in ("flat", "common"):
+        table |= table.pop(flat)
+    del table["config"]
+    assert from_dict(Settings, table) == settings
+
+
+def test_a_mistake_in_a_dict_is_told():
+    with pytest.raises(ConfigError, match=r"^unknown key inner\.lrr; did you mean inner\.lr\?$"):
+        from_dict(Settings, {"name": "x", "inner": {"lrr": 1}})
+    with pytest.raises(ConfigError, match=r"^inner\.lr is 'fast'; wanted a number$"):
+        from_dict(Settings, {"name": "x", "inner": {"lr": "fast"}})
+    with pytest.raises(ConfigError, match=r"name is missing; wanted a string$"):
+        from_dict(Settings, {})

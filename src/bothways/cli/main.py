@@ -81,7 +81,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("stopped", 130)
     except BrokenPipeError:
-        _abandon_stdout()
         return 141
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
@@ -91,12 +90,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in _USERS_OS_ERRORS:
             return _our_mistake()
-        what = f"{os.fspath(error.filename)!r}: {error.strerror}" if error.filename is not None else error.strerror
-        code = _fail(f"{what}; {_USERS_OS_ERRORS[error.errno]}", 2)
-        _abandon_stdout()
-        return code
+        what = error.strerror if error.filename is None else f"{str(error.filename)!r}: {error.strerror}"
+        return _fail(f"{what}; {_USERS_OS_ERRORS[error.errno]}", 2)
     except Exception:
         return _our_mistake()
+    finally:
+        _settle_stdout()
 
 
 def _dispatch(words: list[str]) -> int:
@@ -151,6 +150,7 @@ def _fail(message: str, code: int) -> int:
 
 
 def _escape(character: str) -> str:
+    """A space for what is one in print, else the character as Python writes it in ASCII."""
     return " " if character in "\n\r\t\u3000\xa0" else ascii(character)[1:-1]
 
 
@@ -165,9 +165,12 @@ def _our_mistake() -> int:
     return 1
 
 
-def _abandon_stdout() -> None:
-    """Point stdout at nothing, or Python would fail once more when it flushes stdout at exit."""
-    with contextlib.suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+def _settle_stdout() -> None:
+    """Write what stdout still holds; if it cannot be written, drop it, or Python would try and fail again at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)

@@ -94,7 +94,7 @@ class MisfitError(Exception):
 
 
 def convert(value: Any, kind: Any) -> Any:
-    """A value as TOML gives it, as the type `kind`.
+    """A value as TOML or Python gives it, as the type `kind`.
 
     Raises:
         MisfitError: it is of another type.
@@ -106,9 +106,9 @@ def convert(value: Any, kind: Any) -> Any:
         for option in arguments:
             if value == option and type(value) is type(option):
                 return option
-    elif origin is list and isinstance(value, list):
+    elif origin is list and isinstance(value, list | tuple):
         return [convert(item, arguments[0]) for item in value]
-    elif origin is tuple and isinstance(value, list):
+    elif origin is tuple and isinstance(value, list | tuple):
         inner = [arguments[0]] * len(value) if arguments[-1] is ... else arguments
         if len(inner) == len(value):
             return tuple(convert(item, one) for item, one in zip(value, inner, strict=True))
@@ -116,7 +116,7 @@ def convert(value: Any, kind: Any) -> Any:
         return {key: convert(item, arguments[1]) for key, item in value.items()}
     elif kind is float and type(value) is int:
         return float(value)
-    elif kind is Path and isinstance(value, str):
+    elif kind is Path and isinstance(value, str | Path):
         return Path(value)
     elif type(value) is kind:
         return value

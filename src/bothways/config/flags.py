@@ -49,7 +49,14 @@ def load(cls: type[T], argv: Sequence[str], *, prog: str = "bothways", config_fi
     registry = tyro.constructors.ConstructorRegistry()
     registry.primitive_rule(_none_rule)
     with on_parse_error(functools.partial(_refuse, keys=keys, words=words, prog=prog)):
-        return tyro.cli(cls, prog=prog, args=words, default=fill(cls, values, pairs), registry=registry)
+        return tyro.cli(
+            cls,
+            prog=prog,
+            args=words,
+            default=fill(cls, values, pairs),
+            registry=registry,
+            config=(tyro.conf.PositionalMetavarFromFieldName,),
+        )
 
 
 def _named_file(argv: Sequence[str]) -> str | None:

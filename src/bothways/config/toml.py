@@ -82,7 +82,7 @@ class _KeyedError(Exception):
         super().__init__(message)
 
 
-def _checked(keys: Mapping[str, Field], table: dict[str, Any], section: str) -> Iterator[tuple[str, Any]]:
+def _checked(keys: Mapping[str, Field], table: Mapping[str, Any], section: str) -> Iterator[tuple[str, Any]]:
     """The dotted keys of `table` with their converted values."""
     for name, value in table.items():
         key = section + name.replace("-", "_")
@@ -93,12 +93,14 @@ def _checked(keys: Mapping[str, Field], table: dict[str, Any], section: str) -> 
             except MisfitError:
                 raise _KeyedError(key, f"{key} is {value!r}; wanted {wanted(kind)}") from None
         elif any(known.startswith(f"{key}.") for known in keys):
-            if not isinstance(value, dict):
+            if not isinstance(value, Mapping):
                 raise _KeyedError(key, f"{key} is {value!r}; wanted a section, [{key}]")
             yield from _checked(keys, value, f"{key}.")
         else:
             sections = {known.rpartition(".")[0] for known in keys} - {""}
-            raise _KeyedError(key, f"unknown key {key}; {nearest(key, sections if isinstance(value, dict) else keys)}")
+            raise _KeyedError(
+                key, f"unknown key {key}; {nearest(key, sections if isinstance(value, Mapping) else keys)}"
+            )
 
 
 def _place(path: Path, text: str, key: str) -> str:

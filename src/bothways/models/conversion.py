@@ -44,19 +44,26 @@ _LAYER = [
     *_both("encoder.layers.{n}.mlp_norm", "encoder.layer.{n}.output.LayerNorm"),
 ]
 _POOLER = _both("encoder.pooler.dense", "pooler.dense")
-_HEADS = [
+_MASKED = [
     *_both("heads.masked.dense", "cls.predictions.transform.dense"),
     *_both("heads.masked.norm", "cls.predictions.transform.LayerNorm"),
     Rename("heads.masked.bias", ("cls.predictions.bias",)),
-    *_both("heads.next.linear", "cls.seq_relationship"),
-    *_both("heads.label.linear", "classifier"),
 ]
+_HEADS: dict[str, list[Rename]] = {  # by class of transformers; one name there is another head's in the next
+    "BertModel": [],
+    "BertForMaskedLM": _MASKED,
+    "BertForPreTraining": [*_MASKED, *_both("heads.next.linear", "cls.seq_relationship")],
+    "BertForSequenceClassification": _both("heads.label.linear", "classifier"),
+    "BertForTokenClassification": _both("heads.tags.linear", "classifier"),
+    "BertForQuestionAnswering": _both("heads.answer.linear", "qa_outputs"),
+    "BertForMultipleChoice": _both("heads.choice.linear", "classifier"),
+}
 # Copies of tied weights and buffers that some releases of transformers wrote.
 _REDUNDANT = re.compile(r"(bert\.)?embeddings\.position_ids|cls\.predictions\.decoder\.(weight|bias)")
 
 
-def renames(layers: int, *, prefixed: bool) -> Iterator[Rename]:
-    """Every known weight of an encoder with so many layers; task models have `bert.` before the encoder's."""
+def renames(layers: int, architecture: str, *, prefixed: bool) -> Iterator[Rename]:
+    """Every weight of that class of transformers; its task models have `bert.` before the encoder's."""
     prefix = "bert." if prefixed else ""
     for rename in _EMBEDDINGS + _POOLER:
         yield Rename(rename.ours, tuple(prefix + name for name in rename.theirs))
@@ -64,16 +71,16 @@ def renames(layers: int, *, prefixed: bool) -> Iterator[Rename]:
         for rename in _LAYER:
             theirs = tuple(prefix + name.format(n=number) for name in rename.theirs)
             yield Rename(rename.ours.format(n=number), theirs)
-    yield from _HEADS
+    yield from _HEADS.get(architecture, [])
 
 
-def to_theirs(weights: Mapping[str, Tensor], layers: int, *, prefixed: bool) -> dict[str, Tensor]:
-    """Our weights under transformers' names.
+def to_theirs(weights: Mapping[str, Tensor], layers: int, architecture: str) -> dict[str, Tensor]:
+    """Our weights under the names of that class of transformers.
 
     Raises:
         KeyError: a weight that the table does not know: a head without a class in transformers.
     """
-    table = {rename.ours: rename.theirs for rename in renames(layers, prefixed=prefixed)}
+    table = {r.ours: r.theirs for r in renames(layers, architecture, prefixed=architecture != "BertModel")}
     converted = {}
     for name, weight in weights.items():
         theirs = table[name]
@@ -83,7 +90,7 @@ def to_theirs(weights: Mapping[str, Tensor], layers: int, *, prefixed: bool) -> 
     return converted
 
 
-def from_theirs(weights: Mapping[str, Tensor], layers: int, *, where: str) -> dict[str, Tensor]:
+def from_theirs(weights: Mapping[str, Tensor], layers: int, architecture: str, *, where: str) -> dict[str, Tensor]:
     """transformers' weights under our names, whatever release wrote them; every weight is accounted for.
 
     Raises:
@@ -92,7 +99,7 @@ def from_theirs(weights: Mapping[str, Tensor], layers: int, *, where: str) -> di
     modern = {_modern(name): weight for name, weight in weights.items() if not _REDUNDANT.fullmatch(name)}
     prefixed = any(name.startswith("bert.") for name in modern)
     converted: dict[str, Tensor] = {}
-    for rename in renames(layers, prefixed=prefixed):
+    for rename in renames(layers, architecture, prefixed=prefixed):
         found = [name for name in rename.theirs if name in modern]
         if not found:
             continue

@@ -19,7 +19,7 @@ from bothways.models.hub import locate
 from bothways.models.weights import check_shapes, read_weights, sync, write_tensors
 from bothways.nn.encoder import Encoder, EncoderConfig
 from bothways.nn.network import Network
-from bothways.tasks import task_class
+from bothways.tasks import ARCHITECTURES, task_class
 from bothways.tasks.base import Task
 from bothways.text.tokenizer import Tokenizer
 
@@ -65,7 +65,7 @@ def load(name: str | Path) -> Model:
     config, raw = read_config(folder)
     task = _saved_task(folder, raw)
     tokenizer = _tokenizer(folder, config)
-    weights = from_theirs(read_weights(folder), config.num_hidden_layers, where=str(folder))
+    weights = from_theirs(read_weights(folder), config.num_hidden_layers, saved_class(raw), where=str(folder))
     encoder = Encoder(config, pooler="encoder.pooler.dense.weight" in weights)
     model = Model(tokenizer, Network(encoder, task.heads(encoder) if task else {}), task, folder)
     _assign(model, weights, needed=model.network.state_dict(), where=str(folder))
@@ -79,9 +79,9 @@ def start_from(name: str | Path, task: Task) -> Model:
         ModelError: as `load`; heads of another task are left out and told, not an error.
     """
     folder = locate(name)
-    config, _ = read_config(folder)
+    config, raw = read_config(folder)
     tokenizer = _tokenizer(folder, config)
-    weights = from_theirs(read_weights(folder), config.num_hidden_layers, where=str(folder))
+    weights = from_theirs(read_weights(folder), config.num_hidden_layers, saved_class(raw), where=str(folder))
     encoder = Encoder(config)
     model = Model(tokenizer, Network(encoder, task.heads(encoder)), task, folder)
     own = model.network.state_dict()
@@ -169,42 +169,24 @@ def _saved_task(folder: Path, raw: dict[str, Any]) -> Task | None:
         if saved.get("format") != FORMAT:
             raise ModelError(f"{folder / 'bothways.json'}: format {saved.get('format')!r} is not {FORMAT}; update Bothways")
         return task_class(saved["task"]).from_dict(saved[saved["task"]]) if saved.get("task") else None
-    return foreign_task((raw.get("architectures") or ["BertModel"])[0], raw, folder)
-
-
-def foreign_task(architecture: str, raw: dict[str, Any], folder: Path) -> Task | None:
-    """The task of a class of transformers, as far as `config.json` tells.
-
-    Raises:
-        ModelError: a class that Bothways has no task for.
-    """
-    if architecture in ("BertModel",):
+    name = saved_class(raw)
+    if name == "BertModel":
         return None
-    if architecture in ("BertForPreTraining", "BertForMaskedLM"):
-        second = "next" if architecture == "BertForPreTraining" else None
-        return task_class("pretrain").from_dict({"second": second})
-    if architecture == "BertForSequenceClassification":
-        names = {int(key): str(value) for key, value in (raw.get("id2label") or {0: "0", 1: "1"}).items()}
-        kinds = {"regression": "number", "multi_label_classification": "several"}
-        kind = kinds.get(raw.get("problem_type") or "", "number" if len(names) == 1 else "one")
-        labels = [names[number] for number in sorted(names)]
-        return task_class("classify").from_dict({"kind": kind, "labels": labels, "settings": {}})
+    if name in ARCHITECTURES:
+        return task_class(ARCHITECTURES[name]).from_config(raw)
     raise ModelError(
-        f"{folder / 'config.json'}: {architecture} is not among the classes that Bothways loads with its heads; "
-        f"it can still be a starting point: bothways finetune TASK --model {folder}"
+        f"{folder / 'config.json'}: {name} is not among the classes that Bothways loads with its heads "
+        f"({', '.join(ARCHITECTURES)}); it can still be a starting point: bothways finetune TASK --model {folder}"
     )
 
 
+def saved_class(raw: dict[str, Any]) -> str:
+    """The class of transformers that `config.json` names."""
+    names = raw.get("architectures")
+    return str(names[0]) if isinstance(names, list) and names else "BertModel"
+
+
 # --------------------------------------------------------------------------------------------------- saving
-
-
-def architecture(model: Model) -> str:
-    """The class of transformers that reads this model."""
-    if model.task is None:
-        return "BertModel"
-    if model.task.name == "pretrain":
-        return "BertForPreTraining" if "next" in model.network.heads else "BertForMaskedLM"
-    return {"classify": "BertForSequenceClassification"}[model.task.name]
 
 
 def save(model: Model, folder: str | Path, *, card: str = "") -> Path:
@@ -234,8 +216,8 @@ def save(model: Model, folder: str | Path, *, card: str = "") -> Path:
 
 
 def _write(model: Model, folder: Path, card: str) -> None:
-    name = architecture(model)
-    weights = to_theirs(model.network.state_dict(), model.config.num_hidden_layers, prefixed=name != "BertModel")
+    name = model.task.architecture if model.task is not None else "BertModel"
+    weights = to_theirs(model.network.state_dict(), model.config.num_hidden_layers, name)
     write_tensors(folder / "model.safetensors", weights)
     config = {
         "architectures": [name],
@@ -248,7 +230,7 @@ def _write(model: Model, folder: Path, card: str) -> None:
     saved: dict[str, Any] = {"format": FORMAT, "task": None}
     if model.task is not None:
         saved |= {"task": model.task.name, model.task.name: model.task.to_dict()}
-        config |= _labels_config(model.task)
+        config |= model.task.config_entries()
     model.tokenizer.save(folder)
     for file, content in (("config.json", config), ("bothways.json", saved)):
         (folder / file).write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
@@ -256,18 +238,6 @@ def _write(model: Model, folder: Path, card: str) -> None:
     for path in folder.iterdir():
         sync(path)
     sync(folder)
-
-
-def _labels_config(task: Task) -> dict[str, Any]:
-    """What transformers' config says of labels."""
-    labels = getattr(task, "labels", None)
-    if labels is None:
-        return {}
-    return {
-        "id2label": {str(number): label for number, label in enumerate(labels)},
-        "label2id": {label: number for number, label in enumerate(labels)},
-        "problem_type": getattr(task, "problem_type", None),
-    }
 
 
 def seed_everything(seed: int) -> None:

@@ -88,6 +88,48 @@ class LabelHead(Head):
         return logits if len(groups) == len(rows) + 1 else mean_by_group(logits, groups)
 
 
+class TokenHead(Head):
+    """One answer a row: drop out, one linear layer. Tags of words, both ends of an answer.
+
+    Reference: Devlin et al., 2018, sections 4.2 and 5.3.
+    """
+
+    per = "row"
+
+    def __init__(self, width: int, labels: int, *, dropout: float, initializer_range: float, salt: int = 0) -> None:
+        super().__init__()
+        self.dropout = Dropout(dropout, width, salt=HEAD_SALT + salt)
+        self.linear = nn.Linear(width, labels)
+        initialise(self, initializer_range)
+
+    def forward(
+        self, rows: Float[Tensor, "m D"], noise: Int[Tensor, " m"] | None, groups: Int[Tensor, " bounds"]
+    ) -> Float[Tensor, "m C"]:
+        """Logits of each row."""
+        return self.linear(self.dropout(rows, noise))
+
+
+class PooledHead(Head):
+    """One answer a row, through the pooler: a score for each option of a choice."""
+
+    per = "row"
+
+    def __init__(
+        self, pooler: Pooler, width: int, labels: int, *, dropout: float, initializer_range: float, salt: int = 0
+    ) -> None:
+        super().__init__()
+        self.pooler = [pooler]  # the encoder's own, shared: see MaskedHead
+        self.dropout = Dropout(dropout, width, salt=HEAD_SALT + salt)
+        self.linear = nn.Linear(width, labels)
+        initialise(self, initializer_range)
+
+    def forward(
+        self, rows: Float[Tensor, "m D"], noise: Int[Tensor, " m"] | None, groups: Int[Tensor, " bounds"]
+    ) -> Float[Tensor, "m C"]:
+        """Logits of each row."""
+        return self.linear(self.dropout(self.pooler[0](rows), noise))
+
+
 def mean_by_group(rows: Float[Tensor, "m C"], groups: Int[Tensor, " bounds"]) -> Float[Tensor, "G C"]:
     """Mean of each group's rows; `groups` holds their bounds."""
     sizes = groups.diff()

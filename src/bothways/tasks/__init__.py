@@ -13,6 +13,11 @@ _TASKS = {
     "pretrain": "bothways.tasks.pretraining:PretrainTask",
 }
 
+ARCHITECTURES = {  # classes of transformers, and the task that each is
+    "BertForPreTraining": "pretrain",
+    "BertForMaskedLM": "pretrain",
+    "BertForSequenceClassification": "classify",
+}
 TRAINABLE = [name for name in _TASKS if name != "pretrain"]
 
 

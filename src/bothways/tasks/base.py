@@ -72,6 +72,20 @@ class Task(ABC):
             DataError: a record that can't be of this task, with its file and line.
         """
 
+    @property
+    @abstractmethod
+    def architecture(self) -> str:
+        """The class of transformers that reads this task's models."""
+
+    @classmethod
+    def from_config(cls, raw: dict[str, Any]) -> Task:
+        """The task of a model that transformers saved, from its `config.json`."""
+        raise TypeError(f"{cls.__name__} has no class in transformers")
+
+    def config_entries(self) -> dict[str, Any]:
+        """What `config.json` says of this task, for transformers."""
+        return {}
+
     @abstractmethod
     def heads(self, encoder: Encoder) -> dict[str, Head]:
         """Freshly initialised heads for this encoder."""

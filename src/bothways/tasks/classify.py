@@ -24,11 +24,23 @@ from bothways.errors import ConfigError, DataError
 from bothways.nn.encoder import Encoder
 from bothways.nn.heads import Head, LabelHead
 from bothways.tasks.base import Answer, Encoded, Task, settings_dict
-from bothways.tasks.labels import as_label, balanced_weights, label_index, learn_labels
+from bothways.tasks.labels import (
+    as_label,
+    balanced_weights,
+    label_index,
+    labels_config,
+    labels_from_config,
+    learn_labels,
+)
 from bothways.tasks.sequences import single
 from bothways.text.tokenizer import Tokenizer
 
 Kind = Literal["one", "several", "number"]
+_PROBLEM_TYPES: dict[Kind, str] = {  # transformers' words for the kind of loss
+    "one": "single_label_classification",
+    "several": "multi_label_classification",
+    "number": "regression",
+}
 
 
 @dataclass(frozen=True)
@@ -66,13 +78,21 @@ class ClassifyTask(Task):
         self.settings, self.kind, self.labels, self.weights = settings, kind, labels, weights
 
     @property
-    def problem_type(self) -> str:
-        """transformers' word for the kind of loss."""
-        return {
-            "one": "single_label_classification",
-            "several": "multi_label_classification",
-            "number": "regression",
-        }[self.kind]
+    def architecture(self) -> str:
+        """transformers has one class for all three kinds."""
+        return "BertForSequenceClassification"
+
+    @classmethod
+    def from_config(cls, raw: dict[str, Any]) -> ClassifyTask:
+        """Labels and kind; a single label without a problem_type is a number, as in transformers."""
+        labels = labels_from_config(raw)
+        kinds: dict[Any, Kind] = {name: kind for kind, name in _PROBLEM_TYPES.items()}
+        kind = kinds.get(raw.get("problem_type"), "number" if len(labels) == 1 else "one")
+        return cls(ClassifySettings(), kind, labels)
+
+    def config_entries(self) -> dict[str, Any]:
+        """Labels and the kind of loss."""
+        return labels_config(self.labels) | {"problem_type": _PROBLEM_TYPES[self.kind]}
 
     @classmethod
     def learn(cls, records: Sequence[Record], settings: ClassifySettings) -> ClassifyTask:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from bothways.data.record import Record
+from bothways.errors import ModelError
 
 
 def as_label(value: Any) -> str:
@@ -43,3 +44,21 @@ def balanced_weights(found: Iterable[str], labels: Sequence[str]) -> list[float]
     counts = Counter(found)
     total = sum(counts.values())
     return [total / (len(labels) * max(counts[label], 1)) for label in labels]
+
+
+def labels_config(labels: Sequence[str]) -> dict[str, Any]:
+    """Labels as `config.json` holds them."""
+    return {
+        "id2label": {str(number): label for number, label in enumerate(labels)},
+        "label2id": {label: number for number, label in enumerate(labels)},
+    }
+
+
+def labels_from_config(raw: dict[str, Any]) -> list[str]:
+    """Labels from `config.json`, in the order of their numbers; without them there are two, as transformers has it."""
+    named = raw.get("id2label")
+    if not isinstance(named, dict) or not named:
+        return [f"LABEL_{number}" for number in range(int(raw.get("num_labels", 2)))]
+    if sorted(named, key=str) != sorted(map(str, range(len(named)))):
+        raise ModelError(f"config.json: id2label numbers its labels {sorted(named, key=str)}; wanted 0 to {len(named) - 1}")
+    return [str(named[str(number)]) for number in range(len(named))]

@@ -34,6 +34,16 @@ class PretrainTask(Task):
     def __init__(self, second: Second) -> None:
         self.second: Second = second
 
+    @property
+    def architecture(self) -> str:
+        """Without a sentence loss there is only the masked-LM head."""
+        return "BertForMaskedLM" if self.second is None else "BertForPreTraining"
+
+    @classmethod
+    def from_config(cls, raw: dict[str, Any]) -> PretrainTask:
+        """The kind of sentence loss is not told there; BERT's own is assumed."""
+        return cls("next" if raw["architectures"][0] == "BertForPreTraining" else None)
+
     @classmethod
     def learn(cls, records: Sequence[Record], settings: Any) -> PretrainTask:
         """Nothing is learnt from records here."""

@@ -37,3 +37,25 @@ def single(
 def with_specials(ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
     """[CLS] ids [SEP]."""
     return np.concatenate([[tokenizer.cls_id], ids, [tokenizer.sep_id]])
+
+
+def pair(
+    first: Text, second: Text, tokenizer: Tokenizer, *, record: int, max_length: int
+) -> tuple[Piece, Coverage]:
+    """[CLS] first [SEP] second [SEP]; what is too long loses tokens from the end of the longer text, and says so.
+
+    Reference: google-research/bert run_classifier.py, _truncate_seq_pair.
+    """
+    room = max_length - 3
+    kept_first, kept_second = len(first.ids), len(second.ids)
+    if kept_first + kept_second > room:
+        kept_first = min(kept_first, max(room - kept_second, (room + 1) // 2))
+        kept_second = min(kept_second, room - kept_first)
+    ids = np.concatenate(
+        [[tokenizer.cls_id], first.ids[:kept_first], [tokenizer.sep_id], second.ids[:kept_second], [tokenizer.sep_id]]
+    )
+    segments = np.repeat([0, 1], [kept_first + 2, kept_second + 1])
+    none = np.zeros((1, 2), dtype=first.offsets.dtype)
+    offsets = np.concatenate([none, first.offsets[:kept_first], none, second.offsets[:kept_second], none])
+    dropped = len(first.ids) + len(second.ids) - kept_first - kept_second
+    return Piece(ids, segments, Origin(record, 0, offsets)), Coverage(kept=kept_first + kept_second, dropped=dropped)

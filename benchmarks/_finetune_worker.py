@@ -1,0 +1,166 @@
+"""One fine-tuning for `finetune.py`, in a process of its own: prints a JSON line of seconds, steps and test accuracy."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def bothways(job: dict[str, Any], precision: str) -> dict[str, Any]:
+    """Bothways with its defaults, but for what both sides agree on; attention dropout is 0.0, its default."""
+    from bothways import finetune, load
+    from bothways.train import finetuning
+    from bothways.train.folder import RunFolder
+    from bothways.train.log import read_log
+
+    # The loop saves a checkpoint after each epoch, which the Trainer is told not to do; both are timed apart.
+    training, finetuning.train = _timed(finetuning.train)
+    saving, RunFolder.checkpoint = _timed(RunFolder.checkpoint)
+    run = finetune(
+        "classify",
+        model=job["model"],
+        train=job["train"],
+        out=Path(job["out"]) / "run",
+        epochs=job["epochs"],
+        batch=job["batch"],
+        precision=precision,
+        seed=job["seed"],
+        device="cpu",
+        quiet=True,
+        optim={"lr": job["lr"], "warmup": job["warmup"], "weight_decay": job["weight_decay"], "clip": job["clip"]},
+        batching={"max_length": job["max_length"]},
+    )
+    scores = load(run.model, device="cpu").evaluate(job["test"])
+    return {
+        "train_seconds": sum(training) - sum(saving),
+        "checkpoint_seconds": sum(saving),
+        "steps": max(entry.get("step", 0) for entry in read_log(run.folder / "log.jsonl")),
+        "accuracy": scores["accuracy"],
+        "precision": _fastest() if precision == "auto" else precision,
+    }
+
+
+def _timed(function: Callable[..., Any]) -> tuple[list[float], Callable[..., Any]]:
+    """The function, and the seconds that each call of it will have taken."""
+    seconds: list[float] = []
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        begun = time.perf_counter()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            seconds.append(time.perf_counter() - begun)
+
+    return seconds, call
+
+
+def _fastest() -> str:
+    """The precision that Bothways' auto picks; the best Trainer gets the same."""
+    from bothways.infer.devices import pick_precision
+
+    return pick_precision("auto", torch.device("cpu"))
+
+
+def trainer(job: dict[str, Any], *, best: bool) -> dict[str, Any]:
+    """transformers' Trainer: as its defaults are, or with everything that makes it faster on a CPU.
+
+    The best one sorts by length, uses bfloat16 where it is native, collates in a worker, and goes without
+    attention dropout, as Bothways does: with it, PyTorch's fused attention is not used on a CPU.
+    """
+    import transformers
+    from transformers import (
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        DataCollatorWithPadding,
+        Trainer,
+        TrainingArguments,
+        set_seed,
+    )
+
+    set_seed(job["seed"])
+    records = {split: [json.loads(line) for line in Path(job[split]).open(encoding="utf-8")] for split in ("train", "test")}
+    labels = {label: number for number, label in enumerate(sorted({record["label"] for record in records["train"]}))}
+    tokenizer = AutoTokenizer.from_pretrained(job["model"])
+    encoded = {split: _encode(tokenizer, records[split], labels, job["max_length"]) for split in records}
+    shape: dict[str, Any] = {"attention_probs_dropout_prob": 0.0} if best else {}
+    model = AutoModelForSequenceClassification.from_pretrained(job["model"], num_labels=len(labels), **shape)
+    faster: dict[str, Any] = {}
+    if best:
+        faster = {"bf16": _fastest() == "bfloat16", "optim": "adamw_torch_fused", "dataloader_num_workers": 1}
+        named = "train_sampling_strategy" in TrainingArguments.__dataclass_fields__
+        faster |= {"train_sampling_strategy": "group_by_length"} if named else {"group_by_length": True}
+    args = TrainingArguments(
+        output_dir=job["out"],
+        use_cpu=True,
+        seed=job["seed"],
+        num_train_epochs=job["epochs"],
+        per_device_train_batch_size=job["batch"],
+        learning_rate=job["lr"],
+        lr_scheduler_type="linear",
+        warmup_steps=job["warmup"],  # below 1: a share of the steps
+        weight_decay=job["weight_decay"],
+        max_grad_norm=job["clip"],
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        **faster,
+    )
+    collator = DataCollatorWithPadding(tokenizer)
+    coach = Trainer(model=model, args=args, train_dataset=encoded["train"], data_collator=collator)
+    begun = time.perf_counter()
+    coach.train()
+    seconds = time.perf_counter() - begun
+    coach.save_model(str(Path(job["out"]) / "model"))
+    return {
+        "train_seconds": seconds,
+        "checkpoint_seconds": 0.0,
+        "steps": coach.state.global_step,
+        "accuracy": _accuracy(model, collator, encoded["test"]),
+        "precision": "bfloat16" if faster.get("bf16") else "float32",
+        "transformers": transformers.__version__,
+    }
+
+
+def _encode(tokenizer: Any, records: list[dict[str, Any]], labels: dict[str, int], length: int) -> list[dict[str, Any]]:
+    texts = tokenizer([record["text"] for record in records], truncation=True, max_length=length)
+    return [
+        {name: texts[name][number] for name in texts} | {"label": labels[record["label"]]}
+        for number, record in enumerate(records)
+    ]
+
+
+def _accuracy(model: Any, collator: Any, examples: list[dict[str, Any]]) -> float:
+    """In float32, in batches of near length, as Bothways evaluates."""
+    model.eval()
+    ordered = sorted(examples, key=lambda example: len(example["input_ids"]))
+    right = 0
+    with torch.inference_mode():
+        for at in range(0, len(ordered), 32):
+            batch = collator(ordered[at : at + 32])
+            gold = batch.pop("labels")
+            right += int((model(**batch).logits.argmax(-1) == gold).sum())
+    return right / len(ordered)
+
+
+def main() -> None:
+    """Run the job that the first argument describes."""
+    job = json.loads(sys.argv[1])
+    torch.set_num_threads(job["threads"])
+    variant = job["variant"]
+    if variant.startswith("bothways"):
+        row = bothways(job, "float32" if variant == "bothways-float32" else "auto")
+    else:
+        row = trainer(job, best=variant == "trainer-best")
+    row |= {"torch": torch.__version__, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
+    print(json.dumps({key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}))
+
+
+if __name__ == "__main__":
+    main()

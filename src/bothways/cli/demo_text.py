@@ -1,0 +1,147 @@
+"""The demo's text: the documentation inside Python's standard library, read from its source, nothing imported."""
+
+from __future__ import annotations
+
+import ast
+import json
+import random
+import re
+import sysconfig
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bothways.errors import DataError
+from bothways.text.words import sentence_ends
+
+MODULES = 10
+HELD_OUT = 0.15  # share of the docstrings that go to dev, and as much to test
+_MANUAL = "pydoc_data"  # the topics of Python's `help()`: read in pre-training, but no module of its own
+_LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
+_SENTENCE = re.compile(r"[A-Z`\"'(].*[.!?][)\"'`]*")
+
+
+@dataclass(frozen=True)
+class Docstring:
+    """What one module, class, function or help topic says of itself."""
+
+    module: str  # the top-level module or package it stands in
+    text: str
+
+    @property
+    def paragraphs(self) -> list[str]:
+        """Its prose, a line each; examples of code are left out."""
+        joined = (" ".join(part.split()) for part in re.split(r"\n\s*\n", self.text) if ">>>" not in part)
+        return [paragraph for paragraph in joined if paragraph]
+
+    @property
+    def sentences(self) -> list[str]:
+        """Those of its sentences that begin and end as sentences do and have 5 to 60 words."""
+        found = []
+        for paragraph in self.paragraphs:
+            start = 0
+            for end in sentence_ends(paragraph):
+                sentence, start = paragraph[start:end].strip(), end
+                if 5 <= len(sentence.split()) <= 60 and _SENTENCE.fullmatch(sentence):
+                    found.append(sentence)
+        return found
+
+
+@dataclass(frozen=True)
+class DemoText:
+    """The files that the demo trains on: raw text to read, and sentences whose module is to be told."""
+
+    pretrain: Path
+    pretrain_dev: Path
+    train: Path
+    dev: Path
+    test: Path
+    labels: list[str]
+    sentences: dict[str, int]  # in train, dev and test
+
+
+def write_text(folder: Path, *, seed: int, library: Path | None = None, modules: int = MODULES) -> DemoText:
+    """Write the demo's files; the label of a sentence is one of the modules with the most sentences.
+
+    Whole docstrings go to train, dev or test, a sentence that stands twice stays where it came first, and no
+    docstring with a sentence of dev or test is read in pre-training.
+
+    Raises:
+        DataError: the library's source is not there, or holds too few sentences.
+    """
+    docstrings = list(read_library(library or Path(sysconfig.get_path("stdlib"))))
+    counts = Counter({module: 0 for module in sorted({one.module for one in docstrings})})
+    for one in docstrings:
+        counts[one.module] += len(one.sentences)
+    del counts[_MANUAL]
+    labels = sorted(module for module, count in counts.most_common(modules) if count)
+    if len(labels) < 2:
+        raise DataError("no documented modules in the standard library here; is its source (.py files) installed?")
+
+    chosen = [one for one in docstrings if one.module in labels]
+    random.Random(seed).shuffle(chosen)
+    cut = int(HELD_OUT * len(chosen))
+    parts = {"test": chosen[:cut], "dev": chosen[cut : 2 * cut], "train": chosen[2 * cut :]}
+    records, seen = {}, set()
+    for name in ("train", "dev", "test"):
+        records[name] = list(_records(parts[name], seen))
+
+    held_out = {key(record["text"]) for name in ("dev", "test") for record in records[name]}
+    unread = {id(one) for name in ("dev", "test") for one in parts[name]}
+    reading = [
+        one for one in docstrings if id(one) not in unread and held_out.isdisjoint(key(s) for s in one.sentences)
+    ]
+    folder.mkdir(parents=True)
+    for name, rows in records.items():
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+    for name, texts in (("documentation", reading), ("documentation-dev", parts["dev"])):
+        documents = ("\n".join(one.paragraphs) for one in texts)
+        (folder / f"{name}.txt").write_text("\n\n".join(documents) + "\n", encoding="utf-8", errors="replace")
+    return DemoText(
+        pretrain=folder / "documentation.txt",
+        pretrain_dev=folder / "documentation-dev.txt",
+        **{name: folder / f"{name}.jsonl" for name in ("train", "dev", "test")},
+        labels=labels,
+        sentences={name: len(records[name]) for name in ("train", "dev", "test")},
+    )
+
+
+def key(sentence: str) -> str:
+    """What two sentences share that count as one: their letters, without case and white space."""
+    return "".join(sentence.casefold().split())
+
+
+def read_library(folder: Path) -> Iterator[Docstring]:
+    """Every docstring under `folder`, in the order of the files' names, and the topics of Python's `help()`."""
+    for path in sorted(folder.rglob("*.py")):
+        parts = path.relative_to(folder).parts
+        if _LEFT_OUT.isdisjoint(parts) and not parts[0].startswith("config-"):
+            module = parts[0].removesuffix(".py")
+            yield from (Docstring(module, text) for text in _texts(path))
+
+
+def _texts(path: Path) -> Iterator[str]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes in the library's own strings
+            tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError, OSError):
+        return  # some of its files are broken on purpose, to test its parsers
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            if text := ast.get_docstring(node):
+                yield text
+        elif isinstance(node, ast.Dict) and path.parent.name == _MANUAL:
+            texts = (value.value for value in node.values if isinstance(value, ast.Constant))
+            yield from (text for text in texts if isinstance(text, str))
+
+
+def _records(docstrings: Sequence[Docstring], seen: set[str]) -> Iterator[dict[str, str]]:
+    for one in docstrings:
+        for sentence in one.sentences:
+            if key(sentence) not in seen:
+                seen.add(key(sentence))
+                yield {"text": sentence, "label": one.module}
