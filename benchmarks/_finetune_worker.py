@@ -1,4 +1,4 @@
-"""One fine-tuning for `finetune.py`, in a process of its own: prints a JSON line of seconds, steps and test accuracy."""
+"""One fine-tuning for `finetune.py`, in a process of its own; prints seconds, steps and test accuracy as JSON."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ import torch
 
 def bothways(job: dict[str, Any], precision: str) -> dict[str, Any]:
     """Bothways with its defaults, but for what both sides agree on; attention dropout is 0.0, its default."""
-    from bothways import finetune, load
-    from bothways.train import finetuning
+    from bothways.train import loop
     from bothways.train.folder import RunFolder
     from bothways.train.log import read_log
 
-    # The loop saves a checkpoint after each epoch, which the Trainer is told not to do; both are timed apart.
-    training, finetuning.train = _timed(finetuning.train)
+    # Watched from outside, before the verb imports it. The loop saves a checkpoint after each epoch, which the
+    # Trainer is told not to do: that is timed apart, and counts in the seconds of the whole process only.
+    training, loop.train = _timed(loop.train)
     saving, RunFolder.checkpoint = _timed(RunFolder.checkpoint)
+    from bothways import finetune, load
+
     run = finetune(
         "classify",
         model=job["model"],
@@ -37,6 +39,8 @@ def bothways(job: dict[str, Any], precision: str) -> dict[str, Any]:
         optim={"lr": job["lr"], "warmup": job["warmup"], "weight_decay": job["weight_decay"], "clip": job["clip"]},
         batching={"max_length": job["max_length"]},
     )
+    if not (training and saving):
+        sys.exit("the loop was not watched: bothways.train imports it in another way than this worker knows")
     scores = load(run.model, device="cpu").evaluate(job["test"])
     return {
         "train_seconds": sum(training) - sum(saving),
@@ -85,7 +89,8 @@ def trainer(job: dict[str, Any], *, best: bool) -> dict[str, Any]:
     )
 
     set_seed(job["seed"])
-    records = {split: [json.loads(line) for line in Path(job[split]).open(encoding="utf-8")] for split in ("train", "test")}
+    lines = {split: Path(job[split]).read_text(encoding="utf-8").split("\n") for split in ("train", "test")}
+    records = {split: [json.loads(line) for line in lines[split] if line] for split in lines}
     labels = {label: number for number, label in enumerate(sorted({record["label"] for record in records["train"]}))}
     tokenizer = AutoTokenizer.from_pretrained(job["model"])
     encoded = {split: _encode(tokenizer, records[split], labels, job["max_length"]) for split in records}
@@ -93,7 +98,8 @@ def trainer(job: dict[str, Any], *, best: bool) -> dict[str, Any]:
     model = AutoModelForSequenceClassification.from_pretrained(job["model"], num_labels=len(labels), **shape)
     faster: dict[str, Any] = {}
     if best:
-        faster = {"bf16": _fastest() == "bfloat16", "optim": "adamw_torch_fused", "dataloader_num_workers": 1}
+        faster = {"bf16": _fastest() == "bfloat16", "optim": "adamw_torch_fused"}
+        faster |= {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}
         named = "train_sampling_strategy" in TrainingArguments.__dataclass_fields__
         faster |= {"train_sampling_strategy": "group_by_length"} if named else {"group_by_length": True}
     args = TrainingArguments(

@@ -37,7 +37,7 @@ DATA = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What all variants share. AdamW(0.9, 0.999, 1e-8), linear decay and no decay of biases and norms go without saying."""
+    """What all variants are given. AdamW(0.9, 0.999, 1e-8) and linear decay are the defaults of both sides."""
 
     epochs: int = 3
     batch: int = 32
@@ -53,19 +53,19 @@ class Settings:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure what is missing in `--out`, then print the table."""
     wanted = _arguments(argv)
+    model, name = (wanted.model.resolve(), wanted.model.name) if wanted.model else (_minilm(), "all-MiniLM-L6-v2")
     settings = Settings(threads=wanted.threads, limit=wanted.limit, epochs=wanted.epochs)
-    rows = read_rows(wanted.out)
-    shown = []
+    rows, shown = read_rows(wanted.out), []
     with tempfile.TemporaryDirectory(prefix="finetune-") as scratch:
         for data in wanted.data:
             splits = _splits(data, wanted.shared, wanted.limit, Path(scratch))
             for seed in range(wanted.seeds):
                 for variant in wanted.variants:
-                    key = {"variant": variant, "data": Path(data).name, "seed": seed, "model": wanted.model.name}
-                    key["settings"] = asdict(settings)
+                    key = {"variant": variant, "data": Path(data).name, "seed": seed}
+                    key |= {"model": name, "settings": asdict(settings)}
                     row = next((row for row in rows if row.items() >= key.items()), None)
                     if row is None:
-                        row = key | _measure(variant, seed, wanted.model, splits, settings, Path(scratch))
+                        row = key | _measure(variant, seed, model, splits, settings, Path(scratch))
                         append_row(wanted.out, row)
                         print(_told(row), file=sys.stderr, flush=True)
                     shown.append(row)
@@ -84,9 +84,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--limit", type=int, default=None, help="records of each split at most, to try it out")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--out", type=Path, default=Path("out/benchmarks/finetune.jsonl"))
-    wanted = parser.parse_args(argv)
-    wanted.model = (wanted.model or _minilm()).resolve()
-    return wanted
+    return parser.parse_args(argv)
 
 
 def _minilm() -> Path:
@@ -102,12 +100,12 @@ def _splits(data: str, shared: Path, limit: int | None, scratch: Path) -> dict[s
     folder = Path(data) if Path(data).is_dir() else shared / DATA.get(data, data)
     made = {}
     for split in ("train", "test"):
-        source = next((path for path in (folder / f"{split}.jsonl.gz", folder / f"{split}.jsonl") if path.is_file()), None)
-        if source is None:
-            sys.exit(f"{folder} holds no {split}.jsonl or {split}.jsonl.gz; give a folder that does by --data")
+        plain, packed = folder / f"{split}.jsonl", folder / f"{split}.jsonl.gz"
+        if not (plain.is_file() or packed.is_file()):
+            sys.exit(f"{folder} holds no {plain.name} or {packed.name}; give a folder that does by --data")
         target = scratch / f"{Path(data).name}-{split}.jsonl"
-        with gzip.open(source, "rt", encoding="utf-8") if source.suffix == ".gz" else source.open(encoding="utf-8") as file:
-            target.write_text("".join(islice(file, limit)), encoding="utf-8")
+        with plain.open(encoding="utf-8") if plain.is_file() else gzip.open(packed, "rt", encoding="utf-8") as lines:
+            target.write_text("".join(islice(lines, limit)), encoding="utf-8")
         made[split] = str(target)
     return made
 
@@ -120,15 +118,15 @@ def _measure(
     quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
     with tempfile.TemporaryDirectory(dir=scratch) as out:
         job = {"variant": variant, "seed": seed, "model": str(model), "out": out, **splits, **asdict(settings)}
-        load = os.getloadavg()[0]
+        load = round(os.getloadavg()[0], 2)
         begun = time.perf_counter()
         done = subprocess.run(
             [sys.executable, str(WORKER), json.dumps(job)], env=os.environ | threads | quiet, stdout=subprocess.PIPE
         )
-        seconds = time.perf_counter() - begun
+        seconds = round(time.perf_counter() - begun, 2)
     if done.returncode:
         sys.exit(f"{variant}, seed {seed}: the worker ended with exit code {done.returncode}; its error stands above")
-    return json.loads(done.stdout.splitlines()[-1]) | {"process_seconds": round(seconds, 2), "load_before": round(load, 2)}
+    return json.loads(done.stdout.splitlines()[-1]) | {"process_seconds": seconds, "load_before": load}
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -151,7 +149,7 @@ def _told(row: dict[str, Any]) -> str:
 
 
 def table(rows: Iterable[dict[str, Any]]) -> str:
-    """Markdown: medians over the seeds, and how many times as fast as each Trainer (median of the seeds' own ratios)."""
+    """Markdown: medians over the seeds, and how often as fast as each Trainer (the median of the seeds' ratios)."""
     rows = list(rows)
     lines = [
         "| data | variant | seeds | training s, median (min) | × trainer | × trainer-best "

@@ -147,10 +147,11 @@ def pack(examples: Sequence[Example]) -> Batch:
     """Lay the sequences of `examples` end to end, shortest first, and point each head at the rows it reads.
 
     Shortest first because the CPU's attention works on runs of nearly equal length, which are then plain
-    slices. The order of examples is kept where it matters: in `target_index`, in labels and in `origin`.
+    slices. The order of examples is kept where it matters: in `target_index`, in labels and in `origin`. A head
+    that an example does not feed has no rows of it.
 
     Raises:
-        ValueError: no example, or two examples that do not feed the same heads (a task's own mistake).
+        ValueError: no example.
     """
     if not examples:
         raise ValueError("pack() needs at least one example")
@@ -162,14 +163,15 @@ def pack(examples: Sequence[Example]) -> Batch:
         decoder, starts = _lay_out(targets_side, _seeds(examples, len_of=lambda e: len(e.decoder or ())))
 
     first_piece = np.cumsum([0] + [len(e.decoder or e.pieces) for e in examples])
-    heads = list(examples[0].reads)
-    index: list[np.ndarray] = []
+    heads = dict.fromkeys(head for example in examples for head in example.reads)
+    index = [np.empty(0, dtype=np.int64)]  # for a bare encoder, which has no head
     targets: dict[str, Target] = {}
     at = 0
     for head in heads:
-        reads = [example.reads[head] for example in examples]
-        for number, (example, read) in enumerate(zip(examples, reads, strict=True)):
-            parts = example.decoder or example.pieces
+        numbers = [number for number, example in enumerate(examples) if head in example.reads]
+        reads = [examples[number].reads[head] for number in numbers]
+        for number, read in zip(numbers, reads, strict=True):
+            parts = examples[number].decoder or examples[number].pieces
             begin = starts[first_piece[number] : first_piece[number] + len(parts)]
             index.append(_globally(read.rows, parts, begin))
         count = sum(len(read.rows) for read in reads)

@@ -11,6 +11,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from bothways.errors import DataError
@@ -36,7 +37,7 @@ class Docstring:
         joined = (" ".join(part.split()) for part in re.split(r"\n\s*\n", self.text) if ">>>" not in part)
         return [paragraph for paragraph in joined if paragraph]
 
-    @property
+    @cached_property
     def sentences(self) -> list[str]:
         """Those of its sentences that begin and end as sentences do and have 5 to 60 words."""
         found = []
@@ -53,8 +54,8 @@ class Docstring:
 class DemoText:
     """The files that the demo trains on: raw text to read, and sentences whose module is to be told."""
 
-    pretrain: Path
-    pretrain_dev: Path
+    read: Path
+    read_dev: Path
     train: Path
     dev: Path
     test: Path
@@ -71,42 +72,59 @@ def write_text(folder: Path, *, seed: int, library: Path | None = None, modules:
     Raises:
         DataError: the library's source is not there, or holds too few sentences.
     """
-    docstrings = list(read_library(library or Path(sysconfig.get_path("stdlib"))))
-    counts = Counter({module: 0 for module in sorted({one.module for one in docstrings})})
-    for one in docstrings:
-        counts[one.module] += len(one.sentences)
-    del counts[_MANUAL]
-    labels = sorted(module for module, count in counts.most_common(modules) if count)
+    root = library or Path(sysconfig.get_path("stdlib"))
+    docstrings = list(read_library(root))
+    labels = _most_documented(docstrings, modules)
     if len(labels) < 2:
-        raise DataError("no documented modules in the standard library here; is its source (.py files) installed?")
-
-    chosen = [one for one in docstrings if one.module in labels]
-    random.Random(seed).shuffle(chosen)
-    cut = int(HELD_OUT * len(chosen))
-    parts = {"test": chosen[:cut], "dev": chosen[cut : 2 * cut], "train": chosen[2 * cut :]}
-    records, seen = {}, set()
-    for name in ("train", "dev", "test"):
-        records[name] = list(_records(parts[name], seen))
+        raise DataError(
+            f"{len(labels)} documented modules were found, at least 2 are wanted; is the standard library's source "
+            "(its .py files) installed?",
+            path=root,
+        )
+    parts = _parted([one for one in docstrings if one.module in labels], seed)
+    seen: set[str] = set()
+    records = {name: list(_records(parts[name], seen)) for name in ("train", "dev", "test")}
 
     held_out = {key(record["text"]) for name in ("dev", "test") for record in records[name]}
-    unread = {id(one) for name in ("dev", "test") for one in parts[name]}
-    reading = [
-        one for one in docstrings if id(one) not in unread and held_out.isdisjoint(key(s) for s in one.sentences)
-    ]
+    kept = [one for one in docstrings if held_out.isdisjoint(map(key, one.sentences))]
+    held_back = [one for one in parts["dev"] if not held_out.isdisjoint(map(key, one.sentences))]
     folder.mkdir(parents=True)
-    for name, rows in records.items():
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
-    for name, texts in (("documentation", reading), ("documentation-dev", parts["dev"])):
-        documents = ("\n".join(one.paragraphs) for one in texts)
-        (folder / f"{name}.txt").write_text("\n\n".join(documents) + "\n", encoding="utf-8", errors="replace")
     return DemoText(
-        pretrain=folder / "documentation.txt",
-        pretrain_dev=folder / "documentation-dev.txt",
-        **{name: folder / f"{name}.jsonl" for name in ("train", "dev", "test")},
+        read=_write(folder / "documentation.txt", "\n\n".join("\n".join(one.paragraphs) for one in kept)),
+        read_dev=_write(folder / "held-out.txt", "\n\n".join("\n".join(one.paragraphs) for one in held_back)),
         labels=labels,
-        sentences={name: len(records[name]) for name in ("train", "dev", "test")},
+        sentences={name: len(rows) for name, rows in records.items()},
+        **{
+            name: _write(folder / f"{name}.jsonl", "\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
+            for name, rows in records.items()
+        },
     )
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The sentences of one of the labelled files, with their labels."""
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def _most_documented(docstrings: Sequence[Docstring], modules: int) -> list[str]:
+    """The names of the modules with the most sentences, sorted."""
+    counts: Counter[str] = Counter()
+    for one in sorted(docstrings, key=lambda one: one.module):
+        counts[one.module] += len(one.sentences)
+    del counts[_MANUAL]
+    return sorted(module for module, count in counts.most_common(modules) if count)
+
+
+def _parted(docstrings: list[Docstring], seed: int) -> dict[str, list[Docstring]]:
+    random.Random(seed).shuffle(docstrings)
+    cut = int(HELD_OUT * len(docstrings))
+    return {"test": docstrings[:cut], "dev": docstrings[cut : 2 * cut], "train": docstrings[2 * cut :]}
+
+
+def _write(path: Path, text: str) -> Path:
+    path.write_text(text + "\n", encoding="utf-8")
+    return path
 
 
 def key(sentence: str) -> str:
@@ -120,7 +138,8 @@ def read_library(folder: Path) -> Iterator[Docstring]:
         parts = path.relative_to(folder).parts
         if _LEFT_OUT.isdisjoint(parts) and not parts[0].startswith("config-"):
             module = parts[0].removesuffix(".py")
-            yield from (Docstring(module, text) for text in _texts(path))
+            # Half a surrogate pair, as some docstrings have, cannot be written to a file.
+            yield from (Docstring(module, text.encode(errors="replace").decode()) for text in _texts(path) if text)
 
 
 def _texts(path: Path) -> Iterator[str]:
@@ -132,8 +151,7 @@ def _texts(path: Path) -> Iterator[str]:
         return  # some of its files are broken on purpose, to test its parsers
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            if text := ast.get_docstring(node):
-                yield text
+            yield ast.get_docstring(node) or ""
         elif isinstance(node, ast.Dict) and path.parent.name == _MANUAL:
             texts = (value.value for value in node.values if isinstance(value, ast.Constant))
             yield from (text for text in texts if isinstance(text, str))

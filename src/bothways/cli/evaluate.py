@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from bothways import config
+from bothways.cli.printing import score_lines
 from bothways.config import FLAT, Common
 
 
@@ -23,6 +25,8 @@ class Evaluate:
     """labelled records"""
     json: bool = False
     """one JSON object instead of lines"""
+    precision: Literal["auto", "float32", "bfloat16", "all"] = "float32"
+    """what products are computed in; all: one after the other, each with its scores"""
     columns: dict[str, str] = field(default_factory=dict)
     """--columns.text NAME: the field that holds the text"""
     common: Annotated[Common, FLAT] = field(default_factory=Common)
@@ -31,18 +35,17 @@ class Evaluate:
 def run(argv: list[str]) -> int:
     """Print the scores."""
     wanted = config.load(Evaluate, argv, prog="bothways evaluate")
-    from bothways.infer.predictor import load
-
-    scores = load(wanted.model, device=wanted.common.device).evaluate(wanted.data, columns=wanted.columns)
-    print(json.dumps(scores, ensure_ascii=False) if wanted.json else "\n".join(_lines(scores)))
+    if wanted.precision != "all":
+        scores = _scores(wanted, wanted.precision)
+    else:
+        every = typing.get_args(typing.get_type_hints(Evaluate)["precision"])
+        scores = {one: _scores(wanted, one) for one in every if one not in ("auto", "all")}
+    print(json.dumps(scores, ensure_ascii=False) if wanted.json else "\n".join(score_lines(scores)))
     return 0
 
 
-def _lines(scores: dict[str, Any], indent: str = "") -> list[str]:
-    lines = []
-    for name, value in scores.items():
-        if isinstance(value, dict):
-            lines += [f"{indent}{name}", *_lines(value, indent + "  ")]
-        else:
-            lines.append(f"{indent}{name:24} {value:.4f}" if isinstance(value, float) else f"{indent}{name:24} {value}")
-    return lines
+def _scores(wanted: Evaluate, precision: Any) -> dict[str, Any]:
+    from bothways.infer.predictor import load
+
+    predictor = load(wanted.model, device=wanted.common.device, precision=precision)
+    return predictor.evaluate(wanted.data, columns=wanted.columns)

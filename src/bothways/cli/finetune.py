@@ -2,25 +2,48 @@
 
 from __future__ import annotations
 
+import tomllib
+from itertools import pairwise
+from pathlib import Path
+
 from bothways import config
+from bothways.cli.printing import score_lines
 from bothways.errors import ConfigError
 
 
 def run(argv: list[str]) -> int:
     """Run it; the model is in `--out`/model, its dev scores on the last lines."""
     from bothways.tasks import TRAINABLE
+    from bothways.train.ranks import in_first_process
     from bothways.train.run import finetune_settings, run_finetune
 
-    if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
-        raise ConfigError(f"which task? bothways finetune TASK …, TASK being one of {', '.join(TRAINABLE)}")
-    if argv[0] in ("-h", "--help"):
-        print(f"usage: bothways finetune TASK [-h] …\n\nTASK is one of {', '.join(TRAINABLE)}; "
-              "each has its own settings: bothways finetune TASK --help")
+    tasks = ", ".join(TRAINABLE)
+    if argv[:1] in (["-h"], ["--help"]):
+        print(
+            f"usage: bothways finetune TASK [-h] …\n\nTASK is one of {tasks}; "
+            f"each has its own settings: bothways finetune TASK --help"
+        )
         return 0
-    wanted = config.load(finetune_settings(argv[0]), argv, prog=f"bothways finetune {argv[0]}")
+    task = _task(argv)
+    if task is None:
+        raise ConfigError(f"which task? bothways finetune TASK …, TASK being one of {tasks}")
+    wanted = config.load(finetune_settings(task), argv, prog=f"bothways finetune {task}")
     finished = run_finetune(wanted)
-    if not wanted.common.quiet:
-        for name, value in finished.scores.items():
-            print(f"{name:24} {value:.4f}" if isinstance(value, float) else f"{name:24} {value}")
-        print(f"model                    {finished.model}")
+    if not wanted.common.quiet and in_first_process():
+        print("\n".join([*score_lines(finished.scores), f"{'model':24} {finished.model}"]))
     return 0
+
+
+def _task(argv: list[str]) -> str | None:
+    """The first word, or the task in the file that `--config` names, such as a run's `config.toml`."""
+    if argv and not argv[0].startswith("-"):
+        return argv[0]
+    named = [after for word, after in pairwise(argv) if word == "--config"]
+    named += [word.partition("=")[2] for word in argv if word.startswith("--config=")]
+    try:
+        task = tomllib.loads(Path(named[-1]).read_text(encoding="utf-8-sig")).get("task") if named else None
+    except OSError as error:
+        raise ConfigError(f"{named[-1]}: {error.strerror}; wanted a TOML file of settings") from None
+    except ValueError as error:
+        raise ConfigError(f"{named[-1]}: not TOML: {error}") from None
+    return task if isinstance(task, str) else None

@@ -25,14 +25,6 @@ VERBS = {
     "finetune": "train a task's model from an encoder",
     "evaluate": "score a model on labelled data",
     "predict": "label texts: one JSON line a record",
-    "analyze": "show how texts are cut into words and pieces, and what a model makes of them",
-    "embed": "turn texts into vectors",
-    "cluster": "group texts by their vectors",
-    "index": "build an index of texts for search",
-    "search": "find the texts nearest to a query in an index",
-    "serve": "answer over HTTP",
-    "attention": "draw a text's attention as a page",
-    "convert": "read or write other checkpoint formats",
     "info": "tell what is in a model, a run or an index",
 }
 """Every verb, and what it does; `bothways.cli.<verb>` holds it."""

@@ -31,6 +31,8 @@ class Predict:
     """file for the predictions; none: standard output"""
     columns: dict[str, str] = field(default_factory=dict)
     """--columns.text NAME: the field that holds the text"""
+    segment: dict[str, str] = field(default_factory=dict)
+    """--segment.dictionary FILE: words to keep whole, one a line; --segment.bonus X: only add X to their scores"""
     common: Annotated[Common, FLAT] = field(default_factory=Common)
 
     def __post_init__(self) -> None:
@@ -43,15 +45,17 @@ def run(argv: list[str]) -> int:
     wanted = config.load(Predict, argv, prog="bothways predict")
     if wanted.out is not None and wanted.out.exists():
         raise ConfigError(f"--out {wanted.out} exists already; give another file, or remove it first")
-    from bothways.data.records import read_records
+    from bothways.data.records import read_records, require
     from bothways.infer.predictor import load, records_of
 
     predictor = load(wanted.model, device=wanted.common.device)
+    if wanted.segment:
+        predictor = predictor.with_options(**wanted.segment)
+    records = records_of(wanted.text) if wanted.data is None else read_records(wanted.data, columns=wanted.columns)
+    predictions: Iterator[Any]
     if predictor.can_fill_masks:
-        texts = wanted.text or [record.fields.get("text", "") for record in read_records(wanted.data, columns=wanted.columns)]
-        predictions: Iterator[Any] = iter(predictor.fill_mask(texts))
+        predictions = iter(predictor.fill_mask([require(record, "text", str) for record in records]))
     else:
-        records = records_of(wanted.text) if wanted.text else read_records(wanted.data, columns=wanted.columns)
         predictions = predictor.stream(records)
     if wanted.out is None:
         for prediction in predictions:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from bothways import config
 from bothways.config import FLAT, Common
 from bothways.errors import ConfigError
+
+if TYPE_CHECKING:
+    from bothways.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,19 @@ def run(argv: list[str]) -> int:
     from bothways.data.vocabulary import learn_tokenizer
 
     tokenizer = learn_tokenizer(wanted.text, wanted.size, lowercase=wanted.lowercase, columns=wanted.columns)
-    tokenizer.save(wanted.out)
+    _save(tokenizer, wanted.out)
     if not wanted.common.quiet:
         print(f"{tokenizer.size:,} pieces in {wanted.out}")
     return 0
+
+
+def _save(tokenizer: Tokenizer, folder: Path) -> None:
+    """Whole or not at all."""
+    part = folder.with_name(f".{folder.name}.part-{os.getpid()}")
+    try:
+        tokenizer.save(part)
+        if folder.exists():
+            folder.rmdir()  # an empty one
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

@@ -63,6 +63,14 @@ def keys_of(cls: type, section: str = "") -> Iterator[tuple[str, Field]]:
             yield section + field.name, field
 
 
+def parts_of(kind: Any) -> type | None:
+    """The settings class of which a field of this type holds several, each under a name of the user's; else None."""
+    if typing.get_origin(kind) is not dict:
+        return None
+    part = typing.get_args(kind)[1]
+    return part if isinstance(part, type) and dataclasses.is_dataclass(part) else None
+
+
 def fill(
     cls: type, values: Mapping[str, Any], pairs: Mapping[str, Any], section: str = "", default: Any = MISSING
 ) -> Any:

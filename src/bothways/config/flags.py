@@ -24,7 +24,7 @@ from tyro._errors import (
     on_parse_error,
 )
 
-from bothways.config.fields import Field, fill, keys_of, nearest, wanted
+from bothways.config.fields import Field, fill, keys_of, nearest, parts_of, wanted
 from bothways.config.toml import read
 from bothways.errors import ConfigError
 
@@ -89,6 +89,8 @@ def _take_pairs(argv: Sequence[str], keys: Mapping[str, Field]) -> tuple[list[st
         if parent is None:
             rest.append(word)
             continue
+        if parts_of(kinds[parent]) is not None:
+            raise ConfigError(f"{flag}: [{parent}.NAME] is a section of a file; give it with --config run.toml")
         kind = typing.get_args(kinds[parent])[1]
         if not equals:
             if not left or left[0].startswith("--"):

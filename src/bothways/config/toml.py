@@ -9,7 +9,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bothways.config.fields import MISSING, Field, MisfitError, convert, fields_of, fill, keys_of, nearest, wanted
+from bothways.config.fields import (
+    MISSING,
+    Field,
+    MisfitError,
+    convert,
+    fields_of,
+    fill,
+    keys_of,
+    nearest,
+    parts_of,
+    wanted,
+)
 from bothways.errors import ConfigError
 
 T = TypeVar("T")
@@ -88,6 +99,9 @@ def _checked(keys: Mapping[str, Field], table: Mapping[str, Any], section: str) 
         key = section + name.replace("-", "_")
         if key in keys:
             kind = keys[key].kind
+            if (part := parts_of(kind)) is not None:
+                yield key, dict(_parts(part, value, key))
+                continue
             try:
                 yield key, convert(value, kind)
             except MisfitError:
@@ -103,6 +117,24 @@ def _checked(keys: Mapping[str, Field], table: Mapping[str, Any], section: str) 
             )
 
 
+def _parts(cls: type, table: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """The settings in the sections below `key`, each under a name of the user's."""
+    if not isinstance(table, Mapping):
+        raise _KeyedError(key, f"{key} is {table!r}; wanted sections, [{key}.NAME]")
+    for name, values in table.items():
+        own = f"{key}.{name}"
+        if not re.fullmatch(r"[\w-]+", name, re.ASCII):
+            raise _KeyedError(own, f"{key} has a section {name!r}; wanted a name of letters, digits, _ and -")
+        if not isinstance(values, Mapping):
+            raise _KeyedError(own, f"{own} is {values!r}; wanted a section, [{own}]")
+        found = dict(_checked(dict(keys_of(cls, f"{own}.")), values, f"{own}."))
+        filled = fill(cls, found, {}, f"{own}.")
+        for field in fields_of(cls):
+            if getattr(filled, field.name) is MISSING:
+                raise _KeyedError(own, f"{own}.{field.name} is missing; wanted {wanted(field.kind)}")
+        yield name, _build(filled, Path("settings"), f"{own}.")
+
+
 def _place(path: Path, text: str, key: str) -> str:
     """`path:line` of a dotted key, by a look at section headers and at what stands before "="; else `path`."""
     section = ""
@@ -113,7 +145,7 @@ def _place(path: Path, text: str, key: str) -> str:
             section = f"{found}."
         elif word := re.match(r"([^=#]+)=", line):
             found = section + _plain(word[1])
-        if found == key:
+        if found == _plain(key):
             return f"{path}:{number}"
     return str(path)
 
@@ -149,6 +181,10 @@ def _sections(settings: Any, section: str) -> tuple[list[str], list[list[str]]]:
             elif own:
                 sections.append([f"[{section}{field.name}]", *own])
             sections += below
+        elif parts_of(field.kind) is not None:
+            for name, part in value.items():
+                own, below = _sections(part, f"{section}{field.name}.{name}.")
+                sections += [[f"[{section}{field.name}.{name}]", *own], *below]
         elif field.raw.compare and not (value is None and field.raw.default is None):
             lines.append(f"{field.name} = {_literal(value, section + field.name)}")
     return lines, sections

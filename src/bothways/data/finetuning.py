@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -27,3 +28,24 @@ class ExampleSource:
         for number in order[skip:].tolist():
             example = self.examples[number]
             yield Item(example.tokens, partial(replace, example, seed=mix_seed(self.seed, epoch, number)))
+
+    def hash(self) -> str:
+        """SHA-256 of all examples in their order, in hexadecimal: of their tokens and what is to be learnt of them."""
+        hashed = hashlib.sha256()
+        for example in self.examples:
+            hashed.update(_text(example))
+            for head, read in sorted(example.reads.items()):
+                hashed.update(head.encode())
+                for part in (read.rows, read.groups, read.labels):
+                    hashed.update(b"\0" if part is None else np.ascontiguousarray(part).tobytes())
+        return hashed.hexdigest()
+
+
+def count_repeated(examples: Sequence[Example], others: Sequence[Example]) -> int:
+    """How many of `examples` have the same tokens as one of `others`: a dev text that training has seen."""
+    seen = {_text(example) for example in others}
+    return sum(_text(example) in seen for example in examples)
+
+
+def _text(example: Example) -> bytes:
+    return b"\0".join(np.asarray(piece.input_ids, np.int64).tobytes() for piece in example.pieces)

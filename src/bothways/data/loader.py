@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,8 +96,8 @@ def micro_batches(items: list[Item], budget: int) -> list[list[Item]]:
     return batches
 
 
-def prefetched(steps: Iterator[Step], depth: int = 2) -> Iterator[Step]:
-    """The same steps, made by a thread while the last one is computed."""
+def prefetched(steps: Iterator[Step], depth: int = 2) -> Generator[Step, None, None]:
+    """The same steps, made by a thread while the last one is computed; an error in making them is raised here."""
     ready: queue.Queue[Any] = queue.Queue(maxsize=depth)
     stop = threading.Event()
 
@@ -114,6 +114,7 @@ def prefetched(steps: Iterator[Step], depth: int = 2) -> Iterator[Step]:
                 put(step)
                 if stop.is_set():
                     return
+            put(None)
         except BaseException as error:  # handed to the loop, which raises it
             put(error)
 
@@ -122,6 +123,8 @@ def prefetched(steps: Iterator[Step], depth: int = 2) -> Iterator[Step]:
     try:
         while True:
             value = ready.get()
+            if value is None:
+                return
             if isinstance(value, BaseException):
                 raise value
             yield value

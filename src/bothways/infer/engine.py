@@ -28,9 +28,7 @@ class Engine:
     ) -> None:
         self.network, self.device, self.precision, self.batch_tokens = network, device, precision, batch_tokens
 
-    def answers(
-        self, examples: Sequence[Example], *, progress: Callable[[int], None] | None = None
-    ) -> list[Answer]:
+    def answers(self, examples: Sequence[Example], *, progress: Callable[[int], None] | None = None) -> list[Answer]:
         """Every head's scores for each example, in the order given; `progress` hears of tokens done."""
         answers: list[Answer | None] = [None] * len(examples)
         for numbers in by_length(examples, self.batch_tokens):
@@ -47,8 +45,9 @@ class Engine:
         shared: list[dict[str, np.ndarray]] = [{} for _ in examples]
         for name, score in scores.items():
             counts = count_by_example(examples, name, self.network.head(name).per)
-            for parts, part in zip(shared, np.split(score, np.cumsum(counts)[:-1]), strict=True):
-                parts[name] = part
+            for example, parts, part in zip(examples, shared, np.split(score, np.cumsum(counts)[:-1]), strict=True):
+                if name in example.reads:
+                    parts[name] = part
         return [Answer(example, parts) for example, parts in zip(examples, shared, strict=True)]
 
     def scores(self, batch: Batch) -> dict[str, torch.Tensor]:

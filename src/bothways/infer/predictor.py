@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from bothways.batch import Example, Piece, Read
 from bothways.data.record import Record
 from bothways.data.records import read_records
-from bothways.errors import DataError, ModelError
+from bothways.errors import ConfigError, DataError, ModelError
 from bothways.infer.devices import Precision, pick_device
 from bothways.infer.engine import Engine
 from bothways.models import model as models
@@ -22,12 +24,17 @@ from bothways.tasks.base import Coverage, Encoded
 from bothways.tasks.sequences import with_specials
 
 CHUNK = 2048  # records encoded, sorted by length and answered together: enough for full batches, flat memory
+SHORTEST = 3  # tokens of a sequence that holds any text
 
 Input = str | Mapping[str, Any] | tuple[str, str]
 
 
 def load(
-    name: str | Path = "builtin", *, device: str = "auto", precision: Precision = "float32", max_length: int | None = None
+    name: str | Path = "builtin",
+    *,
+    device: str = "auto",
+    precision: Precision = "float32",
+    max_length: int | None = None,
 ) -> Predictor:
     """The model of that name, ready to predict: the built-in one, a folder, a run, or a name on the hub.
 
@@ -44,6 +51,12 @@ class Predictor:
     def __init__(
         self, model: Model, *, device: str = "auto", precision: Precision = "float32", max_length: int | None = None
     ) -> None:
+        if precision not in get_args(Precision):
+            raise ConfigError(f"precision is {precision!r}; wanted one of {', '.join(get_args(Precision))}")
+        if max_length is not None and max_length < SHORTEST:
+            raise ConfigError(
+                f"max_length is {max_length}; wanted at least {SHORTEST}: [CLS], one token of text, [SEP]"
+            )
         self.model = model
         where = pick_device(device)
         model.network.to(where).eval()
@@ -53,18 +66,31 @@ class Predictor:
 
     # ------------------------------------------------------------------------------------------ predictions
 
-    def predict(self, inputs: Sequence[Input]) -> list[dict[str, Any]]:
-        """A prediction for each text, pair of texts or record, in order.
+    def predict(self, inputs: Sequence[Input], **options: Any) -> list[dict[str, Any]]:
+        """A prediction for each text, pair of texts or record, in order; options are those of `with_options`.
 
         Raises:
             DataError: an input that the task can't read; the message says which.
+            ConfigError: an option that the task doesn't take.
             ModelError: the model has no task: it was only pre-trained.
         """
-        return list(self.stream(records_of(inputs)))
+        predictor = self.with_options(**options) if options else self
+        return list(predictor.stream(records_of(inputs)))
+
+    def with_options(self, **options: Any) -> Predictor:
+        """The same model with what its task can be told for predictions: `dictionary=["云计算"]` for segmentation.
+
+        Raises:
+            ConfigError: an option that the task doesn't take.
+            ModelError: the model has no task.
+        """
+        other = copy.copy(self)
+        other.model = replace(self.model, task=self._task.with_options(**options))
+        return other
 
     def stream(self, records: Iterator[Record], *, labelled: bool = False) -> Iterator[dict[str, Any]]:
         """Predictions in order, chunk by chunk: memory stays flat however many records come."""
-        done = 0
+        records, done = iter(records), 0
         while chunk := list(islice(records, CHUNK)):
             encoded = self.encode(chunk, first=done, labelled=labelled)
             yield from self.answer(chunk, encoded)
@@ -93,13 +119,20 @@ class Predictor:
             raise DataError("there is no record to evaluate on", path=str(data))
         return self.score(records)
 
-    def score(self, records: Sequence[Record], encoded: Sequence[Encoded] | None = None) -> dict[str, Any]:
-        """As `evaluate`, on records already read (and encoded, when they will be scored again)."""
+    def score(
+        self, records: Sequence[Record], encoded: Sequence[Encoded] | None = None, *, tune: bool = False
+    ) -> dict[str, Any]:
+        """As `evaluate`, on records already read (and encoded, when they will be scored again).
+
+        `tune` lets the task first choose by these very records what no gradient learns: for dev records only.
+        """
         begun = time.perf_counter()
         encoded = encoded or self.encode(records, labelled=True)
         predictions = self.answer(records, encoded)
         seconds = time.perf_counter() - begun
         coverage = sum((one.coverage for one in encoded), Coverage())
+        if tune:
+            self._task.tune(records, predictions)
         return self._task.metrics(records, predictions) | {
             "records": len(records),
             "tokens": coverage.kept,
@@ -110,11 +143,16 @@ class Predictor:
     @property
     def _task(self) -> Any:
         if self.model.task is None or self.model.task.name == "pretrain":
+            folder = self.model.folder or "DIR"
             raise ModelError(
-                f"{self.model.folder}: this model was pre-trained but has no task yet; "
-                f"fine-tune it first (bothways finetune TASK --model {self.model.folder} …), or fill masks with it"
+                f"{self._name}: this model was pre-trained but has no task yet; "
+                f"fine-tune it first (bothways finetune TASK --model {folder} …), or fill masks with it"
             )
         return self.model.task
+
+    @property
+    def _name(self) -> str:
+        return str(self.model.folder or "<model>")
 
     # ------------------------------------------------------------------------------------------------ masks
 
@@ -131,14 +169,21 @@ class Predictor:
             ModelError: the model has no masked-LM head.
         """
         if not self.can_fill_masks:
-            raise ModelError(f"{self.model.folder}: this model has no masked-LM head; give a pre-trained model")
+            raise ModelError(f"{self._name}: this model has no masked-LM head; give a pre-trained model")
         tokenizer = self.model.tokenizer
         given = [texts] if isinstance(texts, str) else list(texts)
+        for number, text in enumerate(given, start=1):
+            if not isinstance(text, str):
+                raise DataError(f"a text was wanted, found {type(text).__name__}", path="<texts>", line=number)
         examples, spans = [], []
         for number, (text, encoded) in enumerate(zip(given, tokenizer.encode(given, specials=True), strict=True)):
             places = np.flatnonzero(encoded.ids == tokenizer.mask_id)
             if not len(places):
-                raise DataError(f"{text[:40]!r} has no {tokenizer.token(tokenizer.mask_id)} to fill", path="<texts>", line=number + 1)
+                raise DataError(
+                    f"{text[:40]!r} has no {tokenizer.token(tokenizer.mask_id)} to fill",
+                    path="<texts>",
+                    line=number + 1,
+                )
             if len(encoded.ids) + 2 > self.max_length:
                 raise DataError(
                     f"the text has {len(encoded.ids)} tokens, the model reads {self.max_length - 2}; shorten it",
@@ -154,7 +199,10 @@ class Predictor:
             }
             examples.append(Example((Piece(with_specials(encoded.ids, tokenizer)),), reads))
         return [
-            [_fillings(logits, span, tokenizer, mask, top) for mask, (logits, span) in enumerate(zip(answer.scores["masked"], places, strict=True))]
+            [
+                _fillings(logits, span, tokenizer, mask, top)
+                for mask, (logits, span) in enumerate(zip(answer.scores["masked"], places, strict=True))
+            ]
             for answer, places in zip(self.engine.answers(examples), spans, strict=True)
         ]
 
@@ -164,7 +212,7 @@ def _fillings(logits: np.ndarray, span: np.ndarray, tokenizer: Any, mask: int, t
     logits = np.where(tokenizer.special, -np.inf, logits[: tokenizer.size]).astype(np.float64)
     probabilities = np.exp(logits - logits.max())
     probabilities /= probabilities.sum()
-    best = np.argsort(-probabilities, kind="stable")[:top]
+    best = np.argsort(-probabilities, kind="stable")[: min(top, int(np.sum(~tokenizer.special)))]
     return {
         "mask": mask,
         "start": int(span[0]),
@@ -175,7 +223,7 @@ def _fillings(logits: np.ndarray, span: np.ndarray, tokenizer: Any, mask: int, t
 
 def records_of(inputs: Sequence[Input]) -> Iterator[Record]:
     """Texts, pairs or records from Python as records; their place counts from 1."""
-    if isinstance(inputs, str):
+    if isinstance(inputs, str | Mapping):
         inputs = [inputs]
     for number, given in enumerate(inputs, start=1):
         if isinstance(given, str):

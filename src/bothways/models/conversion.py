@@ -49,17 +49,22 @@ _MASKED = [
     *_both("heads.masked.norm", "cls.predictions.transform.LayerNorm"),
     Rename("heads.masked.bias", ("cls.predictions.bias",)),
 ]
+_CRF = [  # names of pytorch-crf; the class in transformers passes over them
+    Rename(f"heads.crf.{name}", (f"crf.{name}",)) for name in ("transitions", "start_transitions", "end_transitions")
+]
 _HEADS: dict[str, list[Rename]] = {  # by class of transformers; one name there is another head's in the next
     "BertModel": [],
     "BertForMaskedLM": _MASKED,
     "BertForPreTraining": [*_MASKED, *_both("heads.next.linear", "cls.seq_relationship")],
     "BertForSequenceClassification": _both("heads.label.linear", "classifier"),
-    "BertForTokenClassification": _both("heads.tags.linear", "classifier"),
+    "BertForTokenClassification": [*_both("heads.tags.linear", "classifier"), *_CRF],
     "BertForQuestionAnswering": _both("heads.answer.linear", "qa_outputs"),
     "BertForMultipleChoice": _both("heads.choice.linear", "classifier"),
 }
+_ANY_HEAD = ("cls.", "classifier.", "qa_outputs.", "crf.")
 # Copies of tied weights and buffers that some releases of transformers wrote.
 _REDUNDANT = re.compile(r"(bert\.)?embeddings\.position_ids|cls\.predictions\.decoder\.(weight|bias)")
+_DECODER, _WORDS = "cls.predictions.decoder.weight", re.compile(r"(bert\.)?embeddings\.word_embeddings\.weight")
 
 
 def renames(layers: int, architecture: str, *, prefixed: bool) -> Iterator[Rename]:
@@ -74,28 +79,48 @@ def renames(layers: int, architecture: str, *, prefixed: bool) -> Iterator[Renam
     yield from _HEADS.get(architecture, [])
 
 
-def to_theirs(weights: Mapping[str, Tensor], layers: int, architecture: str) -> dict[str, Tensor]:
-    """Our weights under the names of that class of transformers.
+def to_theirs(
+    weights: Mapping[str, Tensor], layers: int, architecture: str
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Our weights under the names of that class of transformers, and as they are those of heads that it doesn't have.
 
     Raises:
-        KeyError: a weight that the table does not know: a head without a class in transformers.
+        KeyError: a weight of the encoder that the table does not know.
     """
     table = {r.ours: r.theirs for r in renames(layers, architecture, prefixed=architecture != "BertModel")}
-    converted = {}
+    converted, own = {}, {}
     for name, weight in weights.items():
+        if name.startswith("heads.") and name not in table:
+            own[name] = weight
+            continue
         theirs = table[name]
         converted.update(
             (their, part.contiguous()) for their, part in zip(theirs, weight.chunk(len(theirs)), strict=True)
         )
-    return converted
+    return converted, own
+
+
+def name_in_file(ours: str, layers: int, architecture: str) -> str:
+    """What that class of transformers calls one of our weights, for messages."""
+    table = {r.ours: " + ".join(r.theirs) for r in renames(layers, architecture, prefixed=architecture != "BertModel")}
+    return table.get(ours, ours)
 
 
 def from_theirs(weights: Mapping[str, Tensor], layers: int, architecture: str, *, where: str) -> dict[str, Tensor]:
     """transformers' weights under our names, whatever release wrote them; every weight is accounted for.
 
+    Heads of another class (released encoders bring those of pre-training along) stay under their own names.
+
     Raises:
-        ModelError: a weight that BERT doesn't have, or part of a joined one that is missing.
+        ModelError: a weight that BERT doesn't have or that isn't made of floats, part of a joined one that is
+            missing or misshapen, or a masked-LM head that isn't tied to the word embeddings.
     """
+    if layers > len(weights):
+        raise ModelError(
+            f"{where}: num_hidden_layers is {layers} in config.json, but there are only {len(weights)} weights; "
+            f"they belong to different models"
+        )
+    _check_tied(weights, where)
     modern = {_modern(name): weight for name, weight in weights.items() if not _REDUNDANT.fullmatch(name)}
     prefixed = any(name.startswith("bert.") for name in modern)
     converted: dict[str, Tensor] = {}
@@ -105,9 +130,20 @@ def from_theirs(weights: Mapping[str, Tensor], layers: int, architecture: str, *
             continue
         if len(found) < len(rename.theirs):
             missing = sorted(set(rename.theirs) - set(found))
-            raise ModelError(f"{where}: the weight {missing[0]} is missing, though {found[0]} is there; the file is damaged")
+            raise ModelError(
+                f"{where}: the weight {missing[0]} is missing, though {found[0]} is there; the file is damaged"
+            )
         parts = [modern.pop(name) for name in rename.theirs]
+        for name, part in zip(rename.theirs, parts, strict=True):
+            if not part.is_floating_point():
+                raise ModelError(f"{where}: the weight {name} is of {part.dtype}; weights are floating-point numbers")
+            if part.shape != parts[0].shape or not part.shape:
+                raise ModelError(
+                    f"{where}: the weight {name} has shape {tuple(part.shape)}, but {rename.theirs[0]} has "
+                    f"{tuple(parts[0].shape)}; the file is damaged"
+                )
         converted[rename.ours] = torch.cat(parts) if len(parts) > 1 else parts[0]
+    converted |= {name: modern.pop(name) for name in list(modern) if name.startswith(_ANY_HEAD)}
     if modern:
         unknown = sorted(modern)
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
@@ -116,6 +152,16 @@ def from_theirs(weights: Mapping[str, Tensor], layers: int, architecture: str, *
             f"is num_hidden_layers in config.json right, and is this a BERT?"
         )
     return converted
+
+
+def _check_tied(weights: Mapping[str, Tensor], where: str) -> None:
+    """The masked-LM head's matrix, where a file spells it out, is the word embeddings themselves."""
+    words = [weight for name, weight in weights.items() if _WORDS.fullmatch(name)]
+    if _DECODER in weights and words and not torch.equal(weights[_DECODER], words[0]):
+        raise ModelError(
+            f"{where}: the weight {_DECODER} differs from the word embeddings; "
+            f"Bothways reads models that tie the two, as the original BERT does"
+        )
 
 
 def _modern(name: str) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -13,18 +15,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bothways.errors import ConfigError, ModelError
-from bothways.models.conversion import from_theirs, to_theirs
+from bothways.errors import BothwaysError, ConfigError, ModelError
+from bothways.models.conversion import from_theirs, name_in_file, to_theirs
 from bothways.models.hub import locate
-from bothways.models.weights import check_shapes, read_weights, sync, write_tensors
-from bothways.nn.encoder import Encoder, EncoderConfig
+from bothways.models.weights import read_tensors, read_weights, sync, write_tensors
+from bothways.nn.encoder import Encoder, EncoderConfig, Pooler, initialise
 from bothways.nn.network import Network
 from bothways.tasks import ARCHITECTURES, task_class
 from bothways.tasks.base import Task
 from bothways.text.tokenizer import Tokenizer
 
 FORMAT = 1
+HEADS = "heads.safetensors"  # weights of heads that the saved class of transformers does not have
 MAX_JSON = 8 << 20  # bytes of a config.json: label lists can be long, but not so long
+MAX_LABELS = 1 << 16
+_KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {  # of the encoder's settings, in JSON
+    "int": (int, "a whole number"),
+    "float": ((int, float), "a number"),
+    "str": (str, "a name"),
+}
 
 
 @dataclass
@@ -59,17 +68,23 @@ def load(name: str | Path) -> Model:
 
     Raises:
         ModelError: no such model, files that are missing, unsafe or damaged, or a weight that is missing,
-            extra or misshapen (all heads included).
+            misshapen or no BERT's (the task's heads included; other heads are left out and told).
     """
     folder = locate(name)
     config, raw = read_config(folder)
     task = _saved_task(folder, raw)
     tokenizer = _tokenizer(folder, config)
-    weights = from_theirs(read_weights(folder), config.num_hidden_layers, saved_class(raw), where=str(folder))
-    encoder = Encoder(config, pooler="encoder.pooler.dense.weight" in weights)
-    model = Model(tokenizer, Network(encoder, task.heads(encoder) if task else {}), task, folder)
-    _assign(model, weights, needed=model.network.state_dict(), where=str(folder))
-    return model
+    weights = _weights(folder, config, raw)
+    # On the meta device weights take neither time nor memory, whatever config.json says; the file has all of them.
+    with torch.device("meta"):
+        encoder = Encoder(config)
+        heads = task.heads(encoder) if task is not None else {}
+    if not _has_pooler(weights) and not any(hasattr(head, "pooler") for head in heads.values()):
+        encoder.pooler = None
+    network = Network(encoder, heads)
+    named = functools.partial(name_in_file, layers=config.num_hidden_layers, architecture=saved_class(raw))
+    _check(weights, network.state_dict(), named, where=str(folder))
+    return _assign(Model(tokenizer, network, task, folder), weights)
 
 
 def start_from(name: str | Path, task: Task) -> Model:
@@ -81,31 +96,61 @@ def start_from(name: str | Path, task: Task) -> Model:
     folder = locate(name)
     config, raw = read_config(folder)
     tokenizer = _tokenizer(folder, config)
+    weights = _weights(folder, config, raw)
+    with torch.device("meta"):
+        encoder = Encoder(config, pooler=_has_pooler(weights))
+    named = functools.partial(name_in_file, layers=config.num_hidden_layers, architecture=saved_class(raw))
+    _check(weights, {f"encoder.{key}": value for key, value in encoder.state_dict().items()}, named, where=str(folder))
+    encoder.pooler = Pooler(config.hidden_size)
+    initialise(encoder.pooler, config.initializer_range)
+    return _assign(Model(tokenizer, Network(encoder, task.heads(encoder)), task, folder), weights)
+
+
+def _weights(folder: Path, config: EncoderConfig, raw: dict[str, Any]) -> dict[str, Tensor]:
+    """All weights of a folder under our names: those that transformers knows, and heads that it has no class for."""
     weights = from_theirs(read_weights(folder), config.num_hidden_layers, saved_class(raw), where=str(folder))
-    encoder = Encoder(config)
-    model = Model(tokenizer, Network(encoder, task.heads(encoder)), task, folder)
-    own = model.network.state_dict()
-    needed = {key: value for key, value in own.items() if key.startswith(("encoder.embeddings", "encoder.layers"))}
-    _assign(model, weights, needed=needed, where=str(folder))
-    return model
+    path = folder / HEADS
+    if not path.is_file():
+        return weights
+    heads = read_tensors(path)
+    for name in heads:
+        if not name.startswith("heads.") or name in weights:
+            raise ModelError(
+                f"{path}: the weight {name} is not one of a head that only this file holds; copy or download it again"
+            )
+    return weights | {name: weight.float() for name, weight in heads.items()}
 
 
-def _assign(model: Model, weights: dict[str, Tensor], *, needed: Mapping[str, Tensor], where: str) -> None:
-    """Put weights into the network; tell what was left out and what stays fresh."""
-    own = model.network.state_dict()
-    if missing := sorted(set(needed) - set(weights)):
+def _has_pooler(weights: Mapping[str, Tensor]) -> bool:
+    return any(name.startswith("encoder.pooler.") for name in weights)
+
+
+def _check(
+    weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], named: Callable[[str], str], *, where: str
+) -> None:
+    """Every wanted weight is there, in the shape that it should have; `named` tells its name in the file."""
+    if missing := [name for name in wanted if name not in weights]:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ModelError(f"{where}: the weight {missing[0]}{more} is missing; the folder is not a whole model")
-    used = {key: value for key, value in weights.items() if key in own and _fits_head(key, value, own[key])}
-    check_shapes(used, own, where=where)
+        raise ModelError(f"{where}: the weight {named(missing[0])}{more} is missing; the folder is not a whole model")
+    for name, weight in wanted.items():
+        if weights[name].shape != weight.shape:
+            raise ModelError(
+                f"{where}: the weight {named(name)} has shape {tuple(weights[name].shape)}, but {tuple(weight.shape)} "
+                f"was wanted; config.json or the vocabulary belongs to another model"
+            )
+
+
+def _assign(model: Model, weights: Mapping[str, Tensor]) -> Model:
+    """Put weights into the network where they fit; tell what was left out and what starts from random."""
+    own = model.network.state_dict()
+    used = {
+        name: weights[name] for name, weight in own.items() if name in weights and weights[name].shape == weight.shape
+    }
     _tell(model.told, "left out", sorted(set(weights) - set(used)))
     _tell(model.told, "starts from random", sorted(set(own) - set(used)))
-    model.network.load_state_dict(used, strict=False, assign=False)
-
-
-def _fits_head(key: str, weight: Tensor, own: Tensor) -> bool:
-    """A label head of another label set is left out; everything else has to fit, and `check_shapes` says so."""
-    return not key.startswith("heads.label") or weight.shape == own.shape
+    # Copies, so that the file may change or go while the model is in use.
+    model.network.load_state_dict({name: weight.clone() for name, weight in used.items()}, strict=False, assign=True)
+    return model
 
 
 def _tell(told: list[str], what: str, names: list[str]) -> None:
@@ -118,19 +163,32 @@ def read_config(folder: Path) -> tuple[EncoderConfig, dict[str, Any]]:
     """The shape in `config.json`, and the whole file.
 
     Raises:
-        ModelError: no such file, not JSON, not a BERT, or a shape that can't be.
+        ModelError: no such file, not JSON, not an original BERT, or a shape that can't be.
     """
-    raw = read_json(folder / "config.json")
+    path = folder / "config.json"
+    raw = read_json(path)
     kind = raw.get("model_type", "bert")
     if kind != "bert":
-        raise ModelError(f"{folder / 'config.json'}: model_type is {kind!r}; Bothways reads BERT models (model_type \"bert\")")
+        raise ModelError(f'{path}: model_type is {shorten(kind)}; Bothways reads BERT models (model_type "bert")')
     if raw.get("position_embedding_type", "absolute") != "absolute":
-        raise ModelError(f"{folder / 'config.json'}: position_embedding_type must be \"absolute\", as in the original BERT")
-    known = {entry.name for entry in fields(EncoderConfig)}
+        raise ModelError(f'{path}: position_embedding_type must be "absolute", as in the original BERT')
+    if raw.get("is_decoder"):
+        raise ModelError(f"{path}: is_decoder is set; Bothways reads encoders, whose tokens see both sides")
+    labels = raw.get("num_labels")
+    if labels is not None and (type(labels) is not int or not 1 <= labels <= MAX_LABELS):
+        raise ModelError(f"{path}: num_labels is {shorten(labels)}; it must be a whole number from 1 to {MAX_LABELS:,}")
+    values = {}
+    for entry in fields(EncoderConfig):
+        if (value := raw.get(entry.name)) is None:
+            continue
+        types, what = _KINDS[str(entry.type)]
+        if not isinstance(value, types) or isinstance(value, bool):
+            raise ModelError(f"{path}: {entry.name} is {shorten(value)}; it must be {what}")
+        values[entry.name] = value
     try:
-        return EncoderConfig(**{key: value for key, value in raw.items() if key in known and value is not None}), raw
-    except (ConfigError, TypeError) as error:
-        raise ModelError(f"{folder / 'config.json'}: {error}") from None
+        return EncoderConfig(**values), raw
+    except ConfigError as error:
+        raise ModelError(f"{path}: {error}") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -152,6 +210,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def shorten(value: Any) -> str:
+    """A value of unknown length, for a message of one line."""
+    shown = repr(value)
+    return shown if len(shown) <= 60 else shown[:57] + "..."
+
+
 def _tokenizer(folder: Path, config: EncoderConfig) -> Tokenizer:
     tokenizer = Tokenizer.from_folder(folder)
     if tokenizer.size > config.vocab_size:
@@ -167,17 +231,43 @@ def _saved_task(folder: Path, raw: dict[str, Any]) -> Task | None:
     if (folder / "bothways.json").is_file():
         saved = read_json(folder / "bothways.json")
         if saved.get("format") != FORMAT:
-            raise ModelError(f"{folder / 'bothways.json'}: format {saved.get('format')!r} is not {FORMAT}; update Bothways")
-        return task_class(saved["task"]).from_dict(saved[saved["task"]]) if saved.get("task") else None
+            found = shorten(saved.get("format"))
+            raise ModelError(f"{folder / 'bothways.json'}: format {found} is not {FORMAT}; update Bothways")
+        return _restored(saved, folder / "bothways.json") if saved.get("task") is not None else None
     name = saved_class(raw)
     if name == "BertModel":
         return None
     if name in ARCHITECTURES:
-        return task_class(ARCHITECTURES[name]).from_config(raw)
+        try:
+            return _unambiguous(task_class(ARCHITECTURES[name]).from_config(raw))
+        except ModelError as error:
+            raise ModelError(f"{folder}: {error}") from None
     raise ModelError(
         f"{folder / 'config.json'}: {name} is not among the classes that Bothways loads with its heads "
         f"({', '.join(ARCHITECTURES)}); it can still be a starting point: bothways finetune TASK --model {folder}"
     )
+
+
+def _restored(saved: dict[str, Any], path: Path) -> Task:
+    """The task that a `bothways.json` describes."""
+    name = saved["task"]
+    if not isinstance(name, str) or not isinstance(saved.get(name), dict):
+        raise ModelError(f"{path}: task is {shorten(name)}, which the file doesn't describe; save the model again")
+    try:
+        return _unambiguous(task_class(name).from_dict(saved[name]))
+    except KeyError as error:
+        raise ModelError(f"{path}: {name} has no {error}; save the model again") from None
+    except (BothwaysError, TypeError, ValueError, AttributeError) as error:
+        raise ModelError(f"{path}: the task {name} can't be restored ({error}); save the model again") from None
+
+
+def _unambiguous(task: Task) -> Task:
+    """The same task; predictions tell scores by label, so no two labels may have one name."""
+    labels = getattr(task, "labels", None) or []
+    if len(set(labels)) < len(labels):
+        twice = next(label for label, count in Counter(labels).items() if count > 1)
+        raise ModelError(f"two labels are called {twice!r}; give each a name of its own")
+    return task
 
 
 def saved_class(raw: dict[str, Any]) -> str:
@@ -197,7 +287,7 @@ def save(model: Model, folder: str | Path, *, card: str = "") -> Path:
         OSError: the disk is full, or may not be written to; nothing is left half-written.
     """
     folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()):
+    if folder.is_symlink() or folder.is_file() or (folder.exists() and any(folder.iterdir())):
         raise ModelError(f"{folder} exists already; give another folder, or remove it first")
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = folder.parent / f".{folder.name}.part-{os.getpid()}"
@@ -217,8 +307,10 @@ def save(model: Model, folder: str | Path, *, card: str = "") -> Path:
 
 def _write(model: Model, folder: Path, card: str) -> None:
     name = model.task.architecture if model.task is not None else "BertModel"
-    weights = to_theirs(model.network.state_dict(), model.config.num_hidden_layers, name)
+    weights, heads = to_theirs(model.network.state_dict(), model.config.num_hidden_layers, name)
     write_tensors(folder / "model.safetensors", weights)
+    if heads:
+        write_tensors(folder / HEADS, heads)
     config = {
         "architectures": [name],
         "model_type": "bert",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor
 from bothways.errors import ModelError
 
 MAX_HEADER = 16 << 20  # bytes; BERT-large's is 50 KB, and a header costs many times its size when parsed
+MAX_INDEX = 8 << 20  # bytes; a line for each weight
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth", "model.ckpt")
 
@@ -46,8 +48,18 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file and wait until the disk has it."""
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path, {"format": "pt"})
+    """Write a safetensors file and wait until the disk has it.
+
+    Raises:
+        OSError: no room, or no permission.
+    """
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(plain, path, {"format": "pt"})
+    except SafetensorError as error:
+        if (number := re.search(r"\(os error (\d+)\)", str(error))) is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
     # safetensors writes through a private temporary file: mode 0600, no fsync
     umask = os.umask(0)
     os.umask(umask)
@@ -68,14 +80,7 @@ def _files(folder: Path) -> list[Path]:
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
     if (folder / INDEX).is_file():
-        try:
-            names = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError, TypeError):
-            raise ModelError(f"{folder / INDEX}: this is not an index of weight files; download it again") from None
-        for name in names:
-            if Path(name).name != name or not (folder / name).is_file():
-                raise ModelError(f"{folder / INDEX}: the part {name} is missing; download the folder again")
-        return [folder / name for name in names]
+        return [folder / name for name in _parts(folder / INDEX)]
     for name in PICKLES:
         if (folder / name).exists():
             raise ModelError(
@@ -85,30 +90,35 @@ def _files(folder: Path) -> list[Path]:
     raise ModelError(f"{folder}: there are no weights ({SINGLE}) in this folder")
 
 
+def _parts(index: Path) -> list[str]:
+    """The names of the files that an index shares the weights out to."""
+    if index.stat().st_size > MAX_INDEX:
+        raise ModelError(f"{index} has {index.stat().st_size:,} bytes; more than {MAX_INDEX:,} is refused")
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        strays = [name for name in names if Path(name).name != name]
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        raise ModelError(f"{index}: this is not an index of weight files; download it again") from None
+    if strays or not names:
+        found = f"names {strays[0]!r}" if strays else "is empty"
+        raise ModelError(f"{index}: the index {found}; it must name files in its own folder; download it again")
+    for name in names:
+        if not (index.parent / name).is_file():
+            raise ModelError(f"{index}: the part {name} is missing; download the folder again")
+    return names
+
+
 def _check_header(path: Path) -> None:
     size = path.stat().st_size
     with path.open("rb") as file:
-        start = file.read(8)
-    if start[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
+        start = file.read(9)
+    length = struct.unpack("<Q", start[:8])[0] if len(start) == 9 else -1
+    # A header's length may begin with the bytes of a pickle, but a pickle has no brace where the header opens.
+    if start[8:] != b"{" and start.startswith((b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
         raise ModelError(
             f"{path} is a pickle under another name; it can run code when it is opened, so Bothways never opens it"
         )
-    length = struct.unpack("<Q", start)[0] if len(start) == 8 else -1
-    if not 2 <= length <= size - 8:
+    if not 2 <= length <= size - 8 or start[8:] != b"{":
         raise ModelError(f"{path} is not a safetensors file, or it was cut off ({size} bytes); download it again")
     if length > MAX_HEADER:
         raise ModelError(f"{path}: the header says it has {length:,} bytes; more than {MAX_HEADER:,} is refused")
-
-
-def check_shapes(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, where: str) -> None:
-    """Every tensor present has the shape that the model has.
-
-    Raises:
-        ModelError: the first that has not, with both shapes.
-    """
-    for name, weight in weights.items():
-        if name in wanted and weight.shape != wanted[name].shape:
-            raise ModelError(
-                f"{where}: the weight {name} has shape {tuple(weight.shape)}, but the configuration asks for "
-                f"{tuple(wanted[name].shape)}; config.json or the vocabulary belongs to another model"
-            )

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bothways.batch import Tokens
+from bothways.batch import Tokens, mix_seed
 from bothways.nn.dropout import keep
 
 BUCKET_SPREAD = 8  # sequences this close in length share a bucket, the shorter ones masked inside
@@ -29,19 +29,21 @@ def attend(
     *,
     causal: bool = False,
     dropout: float = 0.0,
+    salt: int = 0,
 ) -> Float[Tensor, "Tq H K"]:
     """softmax(q kᵀ / √K) v, each sequence of `queries` over the sequence of `keys` with the same number.
 
     On CUDA in half precision this is one variable-length kernel; everywhere else sequences of nearly
     equal length are attended together (groups of exactly equal length have one member each on real
-    batches). `causal` lets position i see keys up to i. `dropout` drops attention weights, as BERT does.
+    batches). `causal` lets position i see keys up to i. `dropout` drops attention weights, as BERT does;
+    `salt` keeps one layer's noise apart from another's.
 
     Reference: Vaswani et al., 2017, section 3.2.1.
     """
     if q.is_cuda and dropout == 0.0 and q.dtype in (torch.bfloat16, torch.float16):
         return _attend_varlen(q, k, v, queries, keys, causal=causal)
     buckets = _plan(queries, keys, causal=causal, device=q.device)
-    mixed = [_attend_bucket(bucket, q, k, v, queries, dropout) for bucket in buckets]
+    mixed = [_attend_bucket(bucket, q, k, v, queries, dropout, salt) for bucket in buckets]
     return torch.cat(mixed) if len(mixed) > 1 else mixed[0]
 
 
@@ -84,9 +86,9 @@ class SelfAttention(nn.Module):
     Queries, keys and values come from one product with a (3 D, D) matrix.
     """
 
-    def __init__(self, hidden_size: int, num_attention_heads: int, *, dropout: float) -> None:
+    def __init__(self, hidden_size: int, num_attention_heads: int, *, dropout: float, salt: int) -> None:
         super().__init__()
-        self.heads, self.dropout = num_attention_heads, dropout
+        self.heads, self.dropout, self.salt = num_attention_heads, dropout, salt
         self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
         self.output = nn.Linear(hidden_size, hidden_size)
 
@@ -94,7 +96,7 @@ class SelfAttention(nn.Module):
         """The weighted values of all heads side by side, before the output product."""
         q, k, v = self.qkv(x).view(len(x), 3, self.heads, -1).unbind(1)
         dropout = self.dropout if self.training else 0.0
-        return attend(q, k, v, tokens, tokens, dropout=dropout).reshape(len(x), -1)
+        return attend(q, k, v, tokens, tokens, dropout=dropout, salt=self.salt).reshape(len(x), -1)
 
     def forward(self, x: Float[Tensor, "T D"], tokens: Tokens) -> Float[Tensor, "T D"]:
         """Attention over `x`, all rows."""
@@ -154,7 +156,9 @@ class _Rows(torch.autograd.Function):
         return (grad if valid is None else grad * valid.to(grad.dtype)), None, None, None
 
 
-def _attend_bucket(bucket: _Bucket, q: Tensor, k: Tensor, v: Tensor, queries: Tokens, dropout: float) -> Tensor:
+def _attend_bucket(
+    bucket: _Bucket, q: Tensor, k: Tensor, v: Tensor, queries: Tokens, dropout: float, salt: int
+) -> Tensor:
     padded_q, padded_k, padded_v = bucket.queries.pad(q), bucket.keys.pad(k), bucket.keys.pad(v)
     bias = None if bucket.bias is None else bucket.bias.to(q.dtype)
     # PyTorch's fused CPU kernel wins in float32; in bfloat16 its backward is several times slower than
@@ -164,12 +168,12 @@ def _attend_bucket(bucket: _Bucket, q: Tensor, k: Tensor, v: Tensor, queries: To
     scores = torch.matmul(padded_q * (q.shape[-1] ** -0.5), padded_k.transpose(-1, -2))
     weights = torch.softmax(scores if bias is None else scores + bias, dim=-1)
     if dropout > 0.0:
-        weights = _drop_weights(weights, bucket.queries, queries.noise, dropout)
+        weights = _drop_weights(weights, bucket.queries, queries.noise, dropout, salt)
     return bucket.queries.unpad(torch.matmul(weights, padded_v))
 
 
-def _drop_weights(weights: Tensor, side: _Side, noise: Tensor | None, dropout: float) -> Tensor:
-    """Attention weights (count, H, tq, tk) with some zeroed, by the query's noise, the head and the key."""
+def _drop_weights(weights: Tensor, side: _Side, noise: Tensor | None, dropout: float, salt: int) -> Tensor:
+    """Attention weights (count, H, tq, tk) with some zeroed, by the query's noise, the salt, the head and the key."""
     count, heads, width, over = weights.shape
     if noise is None:
         noise = torch.randint(-(2**62), 2**62, (side.stop,), device=weights.device)
@@ -179,7 +183,7 @@ def _drop_weights(weights: Tensor, side: _Side, noise: Tensor | None, dropout: f
     threshold = round(dropout * 65536)
     lanes = -(-over // 4)
     # The column's hash must not depend on how wide the bucket is: one key, one head, one number.
-    columns = torch.arange(heads, device=noise.device)[:, None] * 0x2545F4914F6CDD1D
+    columns = torch.arange(heads, device=noise.device)[:, None] * 0x2545F4914F6CDD1D + mix_seed(salt)
     columns = (columns + torch.arange(lanes, device=noise.device) * 0x27D4EB2F165667C5).flatten()
     kept = keep(noise, columns, threshold).view(count, width, heads, lanes * 4)[..., :over].transpose(1, 2)
     return weights * kept.to(weights.dtype) / (1 - threshold / 65536)
@@ -187,7 +191,7 @@ def _drop_weights(weights: Tensor, side: _Side, noise: Tensor | None, dropout: f
 
 def _plan(queries: Tokens, keys: Tokens, *, causal: bool, device: torch.device) -> list[_Bucket]:
     """Buckets for this pair of packed rows, made once and kept with the queries for all layers."""
-    key = (id(keys), causal, device)
+    key = (None if keys is queries else keys.lengths, causal, device)
     if key not in queries.plans:
         queries.plans[key] = _make_buckets(queries.lengths, keys.lengths, causal, device)
     return queries.plans[key]

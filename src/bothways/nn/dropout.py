@@ -28,7 +28,8 @@ class Dropout(nn.Module):
         self.p, self.width = p, width
         self.threshold = round(p * _STEPS)
         generator = torch.Generator().manual_seed(salt)
-        columns = torch.randint(-(2**62), 2**62, (-(-width // _LANES),), generator=generator)
+        # On the CPU even where the weights are made on the meta device, for no file holds these.
+        columns = torch.randint(-(2**62), 2**62, (-(-width // _LANES),), generator=generator, device="cpu")
         self.register_buffer("columns", columns, persistent=False)
 
     def forward(self, x: Float[Tensor, "M width"], noise: Int[Tensor, " M"] | None) -> Float[Tensor, "M width"]:
@@ -44,7 +45,12 @@ class Dropout(nn.Module):
 def keep(noise: Int[Tensor, " M"], columns: Int[Tensor, " L"], threshold: int) -> Tensor:
     """(M, 4 L) bool: True with probability 1 - threshold / 65,536, a function of row noise and column alone."""
     bits = noise[:, None] + columns[None, :]
-    bits = (bits ^ (bits >> 30)).mul_(-0x40A7B892E31B1A47)
-    bits = (bits ^ (bits >> 27)).mul_(-0x6B2FB644ECCEEE15)
-    bits = bits ^ (bits >> 31)
+    bits.bitwise_xor_(_shifted(bits, 30)).mul_(-0x40A7B892E31B1A47)
+    bits.bitwise_xor_(_shifted(bits, 27)).mul_(-0x6B2FB644ECCEEE15)
+    bits.bitwise_xor_(_shifted(bits, 31))
     return bits.view(torch.int16) >= threshold - _STEPS // 2
+
+
+def _shifted(bits: Tensor, places: int) -> Tensor:
+    """`bits` to the right with zeros following; `>>` alone lets the sign follow, which the last xor would cancel."""
+    return (bits >> places).bitwise_and_((1 << (64 - places)) - 1)

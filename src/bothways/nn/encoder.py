@@ -21,6 +21,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "relu": F.relu,
 }
+MAX_SIZE = 1 << 24  # larger than any BERT in any direction, small enough that sizes multiply without overflow
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,14 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         for name in (field.name for field in fields(self) if field.type == "int"):
-            if not isinstance(value := getattr(self, name), int) or value < 1:
-                raise ConfigError(f"{name} is {value!r}; it must be a whole number from 1")
+            if not isinstance(value := getattr(self, name), int) or not 1 <= value <= MAX_SIZE:
+                raise ConfigError(f"{name} is {value!r}; it must be a whole number from 1 to {MAX_SIZE}")
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             if not 0.0 <= (value := getattr(self, name)) < 1.0:
                 raise ConfigError(f"{name} is {value}; a probability to drop lies in [0, 1)")
+        for name in ("layer_norm_eps", "initializer_range"):
+            if not 0.0 < (value := getattr(self, name)) < 1.0:
+                raise ConfigError(f"{name} is {value}; it must lie between 0 and 1")
         if self.hidden_size % self.num_attention_heads:
             raise ConfigError(
                 f"hidden_size {self.hidden_size} does not split into {self.num_attention_heads} attention heads; "
@@ -64,9 +68,9 @@ class Embeddings(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.word = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size)
-        self.segment = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.word = _table(config.vocab_size, config.hidden_size)
+        self.position = _table(config.max_position_embeddings, config.hidden_size)
+        self.segment = _table(config.type_vocab_size, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob, config.hidden_size, salt=1)
 
@@ -74,6 +78,11 @@ class Embeddings(nn.Module):
         """Vectors of tokens that have not yet seen each other."""
         summed = self.word(tokens.input_ids) + self.position(tokens.position_ids) + self.segment(tokens.segment_ids)
         return self.dropout(self.norm(summed), tokens.noise)
+
+
+def _table(rows: int, width: int) -> nn.Embedding:
+    """An embedding whose weights are not drawn yet: PyTorch's own draw would load its compiler on the meta device."""
+    return nn.Embedding(rows, width, _weight=torch.empty(rows, width))
 
 
 class FeedForward(nn.Module):
@@ -100,7 +109,10 @@ class EncoderLayer(nn.Module):
     def __init__(self, config: EncoderConfig, number: int) -> None:
         super().__init__()
         self.attention = SelfAttention(
-            config.hidden_size, config.num_attention_heads, dropout=config.attention_probs_dropout_prob
+            config.hidden_size,
+            config.num_attention_heads,
+            dropout=config.attention_probs_dropout_prob,
+            salt=4 * number + 4,
         )
         self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = FeedForward(config.hidden_size, config.intermediate_size, ACTIVATIONS[config.hidden_act])
@@ -156,6 +168,7 @@ class Encoder(nn.Module):
     def set_attention_dropout(self, p: float) -> None:
         """Drop attention weights with probability `p` in training; at 0 the fused kernels can be used."""
         for layer in self.layers:
+            assert isinstance(layer, EncoderLayer)
             layer.attention.dropout = p
 
     def hidden_states(self, tokens: Tokens) -> list[Float[Tensor, "T D"]]:

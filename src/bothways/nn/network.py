@@ -18,17 +18,16 @@ class Network(nn.Module):
         self.heads = nn.ModuleDict(heads)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Each head's scores, one a row or one a group, in the order of the batch's examples."""
+        """The scores of each head that the batch feeds, one a row or one a group, in the order of its examples."""
         rows = self.encoder(batch.tokens, batch.target_index)
         noise = batch.tokens.noise
         if noise is not None:
             noise = noise.index_select(0, batch.target_index)
         scores = {}
         for name, head in self.heads.items():
-            target = batch.targets[name]
-            scores[name] = head(
-                rows[target.rows], None if noise is None else noise[target.rows], target.groups
-            )
+            if (target := batch.targets.get(name)) is None:
+                continue
+            scores[name] = head(rows[target.rows], None if noise is None else noise[target.rows], target.groups)
         return scores
 
     def head(self, name: str) -> Head:

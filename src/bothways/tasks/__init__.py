@@ -10,6 +10,15 @@ from bothways.tasks.base import Task
 
 _TASKS = {
     "classify": "bothways.tasks.classify:ClassifyTask",
+    "pair": "bothways.tasks.pair:PairTask",
+    "similarity": "bothways.tasks.similarity:SimilarityTask",
+    "qa": "bothways.tasks.qa:QaTask",
+    "choice": "bothways.tasks.choice:ChoiceTask",
+    "tag": "bothways.tasks.tag:TagTask",
+    "segment": "bothways.tasks.segment:SegmentTask",
+    "slots": "bothways.tasks.slots:SlotsTask",
+    "roles": "bothways.tasks.roles:RolesTask",
+    "multi": "bothways.tasks.multi:MultiTask",
     "pretrain": "bothways.tasks.pretraining:PretrainTask",
 }
 
@@ -17,6 +26,9 @@ ARCHITECTURES = {  # classes of transformers, and the task that each is
     "BertForPreTraining": "pretrain",
     "BertForMaskedLM": "pretrain",
     "BertForSequenceClassification": "classify",
+    "BertForQuestionAnswering": "qa",
+    "BertForMultipleChoice": "choice",
+    "BertForTokenClassification": "tag",
 }
 TRAINABLE = [name for name in _TASKS if name != "pretrain"]
 

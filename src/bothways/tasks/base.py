@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bothways.batch import Batch, Example
 from bothways.data.record import Record
+from bothways.errors import ConfigError
 from bothways.nn.encoder import Encoder
 from bothways.nn.heads import Head
 from bothways.text.tokenizer import Tokenizer
@@ -37,10 +38,14 @@ class Coverage:
 
 @dataclass(frozen=True)
 class Encoded:
-    """One record as the examples it became."""
+    """One record as the examples it became.
+
+    notes: what is no mistake but should be known, in words that are counted over all records and told in the log
+    """
 
     examples: list[Example]
     coverage: Coverage
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,17 @@ class Task(ABC):
     def metrics(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Every metric of the task, by the names that `bothways evaluate --json` prints."""
 
+    def tune(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> None:  # noqa: B027
+        """Choose by the dev records what no gradient learns (a threshold); most tasks choose nothing."""
+
+    def with_options(self, **options: Any) -> Task:
+        """The same task with what can be said for one prediction only (a dictionary); most tasks take nothing.
+
+        Raises:
+            ConfigError: an option that the task doesn't take.
+        """
+        raise ConfigError(f"{self.name} takes no options when predicting; found {', '.join(sorted(options))}")
+
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """What `from_dict` needs to restore this task, as JSON."""
@@ -128,7 +144,6 @@ def settings_dict(settings: Any) -> dict[str, Any]:
 
 
 def count_by_example(batch_examples: Sequence[Example], head: str, per: str) -> list[int]:
-    """How many scores of a head belong to each example."""
-    if per == "row":
-        return [len(example.reads[head].rows) for example in batch_examples]
-    return [len(example.reads[head].groups) for example in batch_examples]
+    """How many scores of a head belong to each example; none of one that doesn't feed it."""
+    reads = [example.reads.get(head) for example in batch_examples]
+    return [0 if read is None else len(read.rows if per == "row" else read.groups) for read in reads]

@@ -10,27 +10,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bothways.metrics import classes
-from bothways.batch import Batch, Example, Read
+from bothways.batch import Batch, Example
 from bothways.data.record import Record, require
-from bothways.errors import ConfigError, DataError
+from bothways.errors import ConfigError
+from bothways.metrics import classes
 from bothways.nn.encoder import Encoder
-from bothways.nn.heads import Head, LabelHead
+from bothways.nn.heads import Head
 from bothways.tasks.base import Answer, Encoded, Task, settings_dict
-from bothways.tasks.labels import (
-    as_label,
-    balanced_weights,
-    label_index,
-    labels_config,
-    labels_from_config,
-    learn_labels,
+from bothways.tasks.labels import as_label, label_index, labels_config, labels_from_config
+from bothways.tasks.one_label import (
+    check_smoothing,
+    label_answer,
+    label_head,
+    label_loss,
+    label_of,
+    learn_label_set,
+    named_scores,
+    read_cls,
 )
 from bothways.tasks.sequences import single
 from bothways.text.tokenizer import Tokenizer
@@ -59,8 +61,7 @@ class ClassifySettings:
     """several labels: the probability from which a label is given"""
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.label_smoothing < 1.0:
-            raise ConfigError(f"label_smoothing is {self.label_smoothing}; it must lie in [0, 1)")
+        check_smoothing(self.label_smoothing)
         if not 0.0 < self.threshold < 1.0:
             raise ConfigError(f"threshold is {self.threshold}; it must lie between 0 and 1")
 
@@ -75,7 +76,8 @@ class ClassifyTask(Task):
     def __init__(
         self, settings: ClassifySettings, kind: Kind, labels: list[str], weights: list[float] | None = None
     ) -> None:
-        self.settings, self.kind, self.labels, self.weights = settings, kind, labels, weights
+        self.settings, self.labels, self.weights = settings, labels, weights
+        self.kind: Kind = kind
 
     @property
     def architecture(self) -> str:
@@ -101,25 +103,12 @@ class ClassifyTask(Task):
         if kind == "number":
             return cls(settings, kind, ["number"])
         found = [label for record in records for label in _labels(record, kind)]
-        labels = learn_labels(found)
-        if len(labels) < 2:
-            where = f"{records[0].path}: " if records else ""
-            raise DataError(f"{where}all {len(records)} records have the label {labels}; two labels are needed to learn from")
-        weights = balanced_weights(found, labels) if settings.class_weights == "balanced" else None
+        labels, weights = learn_label_set(records, found, balanced=settings.class_weights == "balanced")
         return cls(settings, kind, labels, weights)
 
     def heads(self, encoder: Encoder) -> dict[str, Head]:
         """A linear layer on the pooled [CLS]."""
-        assert encoder.pooler is not None
-        return {
-            "label": LabelHead(
-                encoder.pooler,
-                encoder.config.hidden_size,
-                len(self.labels),
-                dropout=encoder.config.hidden_dropout_prob,
-                initializer_range=encoder.config.initializer_range,
-            )
-        }
+        return {"label": label_head(encoder, len(self.labels))}
 
     def encode(
         self, records: Sequence[Record], tokenizer: Tokenizer, *, max_length: int, labelled: bool, first: int = 0
@@ -137,12 +126,8 @@ class ClassifyTask(Task):
                 max_length=max_length,
                 windows=1 if self.settings.long == "first" else None,
             )
-            lengths = np.array([len(piece.input_ids) for piece in pieces])
-            labels, weight = self._target(record) if labelled else (None, 0.0)
-            read = Read(
-                rows=np.cumsum(lengths) - lengths, groups=np.array([len(pieces)]), labels=labels, weight=weight
-            )
-            encoded.append(Encoded([Example(tuple(pieces), {"label": read})], coverage))
+            target, weight = self._target(record) if labelled else (None, 0.0)
+            encoded.append(Encoded([Example(tuple(pieces), {"label": read_cls(pieces, target, weight)})], coverage))
         return encoded
 
     def _target(self, record: Record) -> tuple[np.ndarray, float]:
@@ -165,31 +150,21 @@ class ClassifyTask(Task):
         if self.kind == "several":
             summed = F.binary_cross_entropy_with_logits(logits, labels, reduction="sum")
             return {"label": summed / len(self.labels)}
-        weight = None if self.weights is None else torch.tensor(self.weights, device=logits.device)
-        return {
-            "label": F.cross_entropy(
-                logits, labels, weight=weight, label_smoothing=self.settings.label_smoothing, reduction="sum"
-            )
-        }
+        smoothing = self.settings.label_smoothing
+        return {"label": label_loss(logits, labels, weights=self.weights, smoothing=smoothing)}
 
     def decode(self, record: Record, answers: list[Answer]) -> dict[str, Any]:
         """The label and how sure the model is of each."""
-        logits = answers[0].scores["label"][0].astype(np.float64)
+        logits = answers[0].scores["label"][0]
         if self.kind == "number":
             return {"value": float(logits[0])}
         if self.kind == "several":
-            probabilities = 1 / (1 + np.exp(-logits))
+            probabilities = 1 / (1 + np.exp(-logits.astype(np.float64)))
             chosen = [
                 label for label, p in zip(self.labels, probabilities, strict=True) if p >= self.settings.threshold
             ]
-            return {"labels": chosen, "scores": self._scores(probabilities)}
-        probabilities = np.exp(logits - logits.max())
-        probabilities /= probabilities.sum()
-        best = int(probabilities.argmax())
-        return {"label": self.labels[best], "score": float(probabilities[best]), "scores": self._scores(probabilities)}
-
-    def _scores(self, probabilities: np.ndarray) -> dict[str, float]:
-        return {label: round(float(p), 6) for label, p in zip(self.labels, probabilities, strict=True)}
+            return {"labels": chosen, "scores": named_scores(probabilities, self.labels)}
+        return label_answer(logits, self.labels)
 
     def metrics(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """As the field counts each kind."""
@@ -226,17 +201,16 @@ def _kind(records: Sequence[Record]) -> Kind:
     values = [require(record, "label", object) for record in records]
     if any(isinstance(value, list) for value in values):
         return "several"
-    if values and all(isinstance(value, float) for value in values) and not all(cast(float, v).is_integer() for v in values):
+    numbers = [value for value in values if isinstance(value, float)]
+    if values and len(numbers) == len(values) and not all(number.is_integer() for number in numbers):
         return "number"
     return "one"
 
 
 def _labels(record: Record, kind: Kind) -> list[str]:
     """A record's labels by name."""
-    value = require(record, "label", object)
     if kind == "several":
+        value = require(record, "label", object)
         values = value if isinstance(value, list) else [value]
         return [as_label(item) for item in values]
-    if isinstance(value, list | dict) or value is None:
-        raise record.error(f'"label" is {value!r}; one label was wanted (--classify.kind several for lists)')
-    return [as_label(value)]
+    return [label_of(record, hint=" (--classify.kind several for lists)")]

@@ -7,8 +7,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from bothways.data.record import Record
 from bothways.errors import ModelError
+
+UNSEEN = -100  # a gold label that training did not see: cross-entropy passes over it (torch's ignore_index)
+UNSEEN_NOTE = "a gold label that training did not see: it counts as an error, and teaches nothing"
 
 
 def as_label(value: Any) -> str:
@@ -39,6 +44,15 @@ def label_index(label: str, labels: Sequence[str], record: Record) -> int:
         raise record.error(f"label {label!r} was not seen in training; known are {known}{hint}") from None
 
 
+def numbered(found: Sequence[str], labels: Sequence[str]) -> np.ndarray:
+    """The place of each label, (n,); `UNSEEN` for one that is not among `labels`.
+
+    A test set may hold labels that training could not know; a model can't give them, so they count as errors.
+    """
+    place = {label: number for number, label in enumerate(labels)}
+    return np.array([place.get(label, UNSEEN) for label in found], dtype=np.int64)
+
+
 def balanced_weights(found: Iterable[str], labels: Sequence[str]) -> list[float]:
     """A weight for each label, inversely proportional to how often it occurs, as scikit-learn's "balanced"."""
     counts = Counter(found)
@@ -60,5 +74,7 @@ def labels_from_config(raw: dict[str, Any]) -> list[str]:
     if not isinstance(named, dict) or not named:
         return [f"LABEL_{number}" for number in range(int(raw.get("num_labels", 2)))]
     if sorted(named, key=str) != sorted(map(str, range(len(named)))):
-        raise ModelError(f"config.json: id2label numbers its labels {sorted(named, key=str)}; wanted 0 to {len(named) - 1}")
+        raise ModelError(
+            f"config.json: id2label numbers its labels {sorted(named, key=str)}; wanted 0 to {len(named) - 1}"
+        )
     return [str(named[str(number)]) for number in range(len(named))]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
+import contextlib
+import shutil
+import tomllib
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,20 @@ import torch
 from bothways import config
 from bothways.errors import ConfigError
 from bothways.nn.network import Network
-from bothways.train.checkpoint import load_checkpoint, restore, save_checkpoint
-from bothways.train.log import RunLog, draw_losses
+from bothways.train.checkpoint import (
+    clear_unfinished,
+    load_checkpoint,
+    put_back,
+    restore,
+    save_checkpoint,
+    saved_checkpoints,
+)
+from bothways.train.log import RunLog, draw_losses, read_log
 from bothways.train.loop import Progress
 from bothways.train.ranks import Ranks
+
+BEST = "best.safetensors"  # in checkpoints/: the weights with the best dev score so far
+MAY_CHANGE = ("out", "quiet", "checkpoint_minutes")  # settings that a resumed run may have otherwise
 
 
 @dataclass(frozen=True)
@@ -37,50 +49,99 @@ class RunFolder:
 
     def __init__(self, out: str | Path, ranks: Ranks, *, resume: bool, quiet: bool) -> None:
         self.path, self.ranks, self.resume = Path(out), ranks, resume
-        self.checkpoints = self.path / "checkpoints"
+        self.checkpoints, self.model = self.path / "checkpoints", self.path / "model"
         self.log = RunLog(self.path / "log.jsonl" if ranks.first else None, quiet=quiet)
 
-    def open(self, settings: Any) -> None:
-        """Make the folder for a new run, or check that a run to be resumed has these settings.
+    # ------------------------------------------------------------------------------------------- before a run
+
+    def check(self, settings: Any) -> None:
+        """Whether a run with these settings may begin here, or go on; nothing is written.
 
         Raises:
             ConfigError: a new run into a folder that holds something; a resumed run that is not there, or
                 was begun with another setting (the first that differs is named).
         """
-        file = self.path / "config.toml"
         if not self.resume:
             if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
                 raise ConfigError(
                     f"--out {self.path} exists already; give another folder, remove it, or go on with it by --resume"
                 )
-            self.ranks.wait()
-            if self.ranks.first:
-                self.path.mkdir(parents=True, exist_ok=True)
-                file.write_text(config.to_toml(settings), encoding="utf-8")
-            self.ranks.wait()
             return
+        file = self.path / "config.toml"
         if not file.is_file():
             raise ConfigError(f"--resume: {self.path} holds no run (config.toml is missing); start without --resume")
-        begun = config.from_toml(type(settings), file)
-        if difference := _first_difference(asdict(begun), asdict(settings)):
-            name, old, new = difference
-            raise ConfigError(
-                f"--resume: {name} is {new!r}, but the run in {self.path} was begun with {old!r}; "
-                f"leave it as it was (bothways … --config {file} --resume)"
-            )
+        begun, wanted = _keys(config.from_toml(type(settings), file)), _keys(settings)
+        for key in sorted(begun.keys() | wanted.keys()):
+            if key not in MAY_CHANGE and (old := begun.get(key)) != (new := wanted.get(key)):
+                raise ConfigError(
+                    f"--resume: {key} is {new!r}, but the run in {self.path} was begun with {old!r}; "
+                    f"leave it as it was (bothways … --config {file} --resume)"
+                )
+
+    def make(self, settings: Any) -> None:
+        """Make the folder of a new run, with its `config.toml`."""
+        if self.resume:
+            return
+        text = config.to_toml(settings)
+        self.ranks.wait()  # until all have checked that it is empty
+        if self.ranks.first:
+            self.path.mkdir(parents=True, exist_ok=True)
+            (self.path / "config.toml").write_text(text, encoding="utf-8")
+        self.ranks.wait()
+
+    @contextlib.contextmanager
+    def removed_on_error(self, unless: Path | None = None) -> Iterator[None]:
+        """A new run whose preparation fails leaves no folder behind; one that is stopped can be resumed.
+
+        It is kept when the path `unless` has come to be: then the preparation was over.
+        """
+        there = self.path.exists()
+        try:
+            yield
+        except Exception:
+            begun = self.resume or (unless is not None and unless.exists())
+            if self.ranks.first and not begun and self.path.is_dir():
+                for entry in list(self.path.iterdir()) if there else [self.path]:
+                    _remove(entry)
+            raise
+
+    def finished(self) -> Run | None:
+        """The run as it ended, when it is resumed though it has nothing left to do."""
+        if not (self.resume and (self.model / "config.json").is_file()):
+            return None
+        ends = [entry["finished"] for entry in read_log(self.path / "log.jsonl") if "finished" in entry]
+        if not ends:
+            return None
+        self.log.tell(f"the run in {self.path} has finished already")
+        return Run(self.path, ends[-1])
+
+    # ------------------------------------------------------------------------------------------- during a run
 
     def restore(
         self, network: Network, optimizer: torch.optim.Optimizer, progress: Progress
     ) -> dict[str, Any] | None:
-        """Go on from the newest good checkpoint; its state, or None for a new run (or one stopped before its first)."""
-        if not (self.resume and self.checkpoints.is_dir() and any(self.checkpoints.iterdir())):
-            self._open_log(None)
+        """Open the log, and go on from the newest good checkpoint: its state, or None when there is none yet.
+
+        Raises:
+            TrainingError: all checkpoints are damaged.
+        """
+        if not (self.resume and saved_checkpoints(self.checkpoints)):
+            self.log.open(keep_until_step=None)
+            if self.resume:
+                self.log.tell("no checkpoint had been saved yet: the run begins again at its first step")
             return None
         state, path, told = load_checkpoint(self.checkpoints)
         restore(path, network, optimizer)
         for name, value in state["progress"].items():
             setattr(progress, name, value)
-        self._open_log(progress.step)
+        self.ranks.wait()  # until all have read it
+        if self.ranks.first:
+            clear_unfinished(self.checkpoints)
+            for damaged in saved_checkpoints(self.checkpoints):
+                if damaged.name > path.name:
+                    _remove(damaged)
+            put_back(path, self.checkpoints / BEST)
+        self.log.open(keep_until_step=progress.step)
         for line in told:
             self.log.tell(line)
         if state["threads"] != torch.get_num_threads():
@@ -91,62 +152,43 @@ class RunFolder:
         self.log.tell(f"resumed at step {progress.step}")
         return state
 
-    def _open_log(self, step: int | None) -> None:
-        if self.ranks.first:
-            self.log.open(keep_until_step=step if step is not None else None)
-
     def checkpoint(
-        self, network: Network, optimizer: torch.optim.Optimizer, progress: Progress, extra: dict[str, Any]
+        self, network: Network, optimizer: torch.optim.Optimizer, progress: Progress, extra: Mapping[str, Any]
     ) -> None:
-        """Save where the run stands; all ranks wait until it is on the disk."""
-        if self.ranks.first:
-            state = {"progress": asdict(progress), "threads": torch.get_num_threads(), **extra}
-            save_checkpoint(self.checkpoints, network, optimizer, state)
-        self.ranks.wait()
+        """Save where the run stands, on the first rank; the others meet it again in the next step."""
+        if not self.ranks.first:
+            return
+        state = {"progress": asdict(progress), "threads": torch.get_num_threads(), **extra}
+        beside = [file] if (file := self.checkpoints / BEST).is_file() else []
+        save_checkpoint(self.checkpoints, network, optimizer, state, beside=beside)
 
-    def finish(self, scores: dict[str, Any]) -> Run:
-        """Draw the losses and close the log."""
+    def finish(self, scores: dict[str, Any], criterion: str | None = None) -> Run:
+        """Draw the losses, with the dev scores by `criterion`, and end the log."""
         if self.ranks.first:
+            for part in self.path.glob(".model.part-*"):  # a model that was being saved when the process was killed
+                _remove(part)
+            draw_losses(self.path / "log.jsonl", self.path / "loss.png", criterion)
             self.log.write({"finished": scores})
             self.log.close()
-            draw_losses(self.path / "log.jsonl", self.path / "loss.png")
         self.ranks.wait()
         return Run(self.path, scores)
 
 
-_NOT_PART_OF_A_RUN = {"out", "resume", "config", "quiet"}
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
-def _first_difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> tuple[str, Any, Any] | None:
-    for name, value in new.items():
-        if name in _NOT_PART_OF_A_RUN:
-            continue
-        before = old.get(name)
-        if isinstance(value, dict) and isinstance(before, dict):
-            if inner := _first_difference(before, value, f"{prefix}{name}."):
-                return inner
-        elif before != value:
-            return prefix + name, before, value
-    return None
+def _keys(settings: Any) -> dict[str, Any]:
+    """Every dotted key that `config.toml` has, with its value."""
 
+    def flat(table: Mapping[str, Any], section: str) -> Iterator[tuple[str, Any]]:
+        for name, value in table.items():
+            if isinstance(value, dict):
+                yield from flat(value, f"{section}{name}.")
+            else:
+                yield section + name, value
 
-def hardware() -> dict[str, Any]:
-    """What the run computed on, for the model's card."""
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
-    return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return os.uname().machine
-
-
-def card(title: str, sections: dict[str, Any]) -> str:
-    """The README.md of a saved model: what it was made from, how, and what it scored."""
-    parts = [f"# {title}", "Made with Bothways."]
-    for name, content in sections.items():
-        parts += [f"## {name}", "```json\n" + json.dumps(content, ensure_ascii=False, indent=2, default=str) + "\n```"]
-    return "\n\n".join(parts) + "\n"
+    return dict(flat(tomllib.loads(config.to_toml(settings)), ""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -29,8 +30,11 @@ class RunLog:
             return
         kept: list[str] = []
         if keep_until_step is not None and self.path.is_file():
-            kept = [line for line in self.path.read_text(encoding="utf-8").splitlines() if _until(line, keep_until_step)]
-        self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if _until(line, keep_until_step)]
+        begun = self.path.with_name(f".{self.path.name}.part")
+        begun.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        begun.replace(self.path)
         self._file = self.path.open("a", encoding="utf-8")
 
     def write(self, entry: dict[str, Any]) -> None:
@@ -98,12 +102,16 @@ def _until(line: str, step: int) -> bool:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The entries of a run's log."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    """The entries of a run's log; a last line that a kill cut off is none."""
+    entries = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        with contextlib.suppress(ValueError):
+            entries.append(json.loads(line))
+    return entries
 
 
-def draw_losses(log: Path, picture: Path) -> None:
-    """A picture of the training loss by step, with the held-out scores, as far as the log has them."""
+def draw_losses(log: Path, picture: Path, criterion: str | None = None) -> None:
+    """A picture of the training loss by step, with the held-out loss and the dev score `criterion` where there are."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -120,11 +128,11 @@ def draw_losses(log: Path, picture: Path) -> None:
     held_out = [(e["step"], e["dev"]["masked_loss"]) for e in entries if "masked_loss" in e.get("dev", {})]
     if held_out:
         axis.plot(*zip(*held_out, strict=True), "o-", color="#c8553d", label="masked-LM loss on held-out text")
-    scores = [(e["step"], e["dev"]["accuracy"]) for e in entries if "accuracy" in e.get("dev", {})]
+    scores = [(e["step"], e["dev"][criterion]) for e in entries if criterion in e.get("dev", {})]
     if scores:
         right = axis.twinx()
-        right.plot(*zip(*scores, strict=True), "s--", color="#3a7d44", label="dev accuracy")
-        right.set_ylabel("dev accuracy")
+        right.plot(*zip(*scores, strict=True), "s--", color="#3a7d44", label=f"dev {criterion}")
+        right.set_ylabel(f"dev {criterion}")
         right.legend(loc="lower right", frameon=False)
     axis.set_xlabel("step")
     axis.set_ylabel("loss")

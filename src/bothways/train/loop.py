@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch.nn.utils import clip_grad_norm_
@@ -24,7 +20,10 @@ from bothways.train.ranks import Ranks
 
 @dataclass
 class Progress:
-    """Where a run stands: what a checkpoint holds besides weights and moments."""
+    """Where a run stands: what a checkpoint holds besides weights and moments.
+
+    Counts are of the whole run, over all ranks.
+    """
 
     step: int = 0
     epoch: int = 0
@@ -37,8 +36,8 @@ class Progress:
 class Report:
     """What happened in one step."""
 
-    losses: dict[str, torch.Tensor]  # per head, means over its targets on all ranks
-    norm: torch.Tensor
+    losses: dict[str, float]  # per head, means over its targets on all ranks
+    norm: float  # of the gradient, before clipping
     rate: float
     tokens: int
     epoch_ended: bool
@@ -74,7 +73,8 @@ def train(
     while progress.step < steps:
         group = next(batches)
         counts = torch.tensor(
-            [sum(batch.targets[head].weight for batch in group.batches) for head in heads] + [float(asked_to_stop())],
+            [sum(batch.targets[head].weight for batch in group.batches if head in batch.targets) for head in heads]
+            + [float(asked_to_stop())],
             dtype=torch.float64,
         )
         *weights, stop = _over_ranks(counts, device, ranks).tolist()
@@ -85,14 +85,15 @@ def train(
         norm = clip_grad_norm_(trained, settings.clip if settings.clip is not None else float("inf"))
         if not norm.isfinite():
             raise TrainingError(
-                f"step {progress.step}: the norm of the gradient is {float(norm)}; "
+                f"step {progress.step + 1}: the norm of the gradient is {float(norm)}; "
                 f"try a lower --optim.lr (it is {settings.lr}) or --precision float32"
             )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         epoch_ended = _advance(progress, group)
-        losses = {head: ranks.sum(loss) for head, loss in summed.items()}
-        if after_step(Report(losses, norm, rate, group.tokens, epoch_ended, stop > 0)):
+        losses = dict(zip(heads, ranks.sum(torch.stack([summed[head] for head in heads])).tolist(), strict=True))
+        stopping = stop > 0 or (ranks.count == 1 and asked_to_stop())
+        if after_step(Report(losses, float(norm), rate, group.tokens, epoch_ended, stopping)):
             return
 
 
@@ -106,7 +107,7 @@ def _backward(
         with computing_in(precision, device):
             scores = network(placed)
         losses = task.losses(scores, placed)
-        shares = {head: loss / weights[head] for head, loss in losses.items()}
+        shares = {head: loss / (weights[head] or 1.0) for head, loss in losses.items()}  # no target, no loss: 0 / 1
         torch.stack([task.coefficients.get(head, 1.0) * share for head, share in shares.items()]).sum().backward()
         for head, share in shares.items():
             total[head] += share.detach()
@@ -124,24 +125,3 @@ def _advance(progress: Progress, group: Step) -> bool:
     progress.examples += group.examples
     progress.epoch, progress.consumed = group.epoch, group.consumed
     return group.last
-
-
-@contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM ask the loop to stop after the step it is in; a second Ctrl-C stops at once."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
-        return
-
-    def ask(number: int, frame: Any) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -2,192 +2,166 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bothways.batch import pack
-from bothways.data.vocabulary import learn_tokenizer
-from bothways.data.loader import Step, StepSize, count_steps, micro_batches, prefetched, steps
+from bothways.data.documents import text_files
+from bothways.data.loader import StepSize, count_steps
 from bothways.data.pretraining import PretrainingSource
 from bothways.data.shard_files import file_hash
 from bothways.data.shards import Shards, build_shards
-from bothways.errors import ConfigError, Stopped
-from bothways.infer.devices import pick_device, pick_precision
-from bothways.infer.engine import Engine
+from bothways.data.vocabulary import learn_tokenizer
+from bothways.errors import ConfigError, DataError
 from bothways.models.hub import locate
-from bothways.models.model import Model, fresh, save, seed_everything, start_from
+from bothways.models.model import Model, fresh, read_config, save, seed_everything, start_from
 from bothways.models.sizes import SIZES, sized
-from bothways.nn.network import Network
 from bothways.tasks.pretraining import PretrainTask
 from bothways.text.tokenizer import Tokenizer
-from bothways.train.folder import Run, RunFolder, card, hardware
-from bothways.train.loop import Progress, Report, stop_signals, train
-from bothways.train.optimizer import make_optimizer
-from bothways.train.ranks import Ranks, joined
+from bothways.train.card import card, hardware
+from bothways.train.folder import Run, RunFolder
+from bothways.train.heldout import HeldOut
+from bothways.train.loop import Report
+from bothways.train.ranks import Ranks
 from bothways.train.settings import Pretrain
+from bothways.train.training import Look, Training, restore, steps_in, take_steps, telling
+from bothways.train.training import save as save_checkpoint
 
-CALIBRATION_STEPS = 8  # timed before a run of so many minutes; two more warm up
 DEFAULT_MINUTES = 10.0
-RESERVE = 0.97  # share of the minutes that steps are planned for; the rest is held-out text and checkpoints
 
 
-def pretrain_run(
-    text: Sequence[str | Path],
-    dev: Sequence[str | Path],
-    out: str | Path,
-    settings: Pretrain,
-    recorded: Any,
-    *,
-    columns: dict[str, str] | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    resume: bool = False,
-    quiet: bool = False,
-) -> Run:
-    """Pre-train on `text`, look at `dev` now and then, and save the model.
+def pretrain_run(wanted: Any, *, ranks: Ranks, device: torch.device) -> Run:
+    """Pre-train as `wanted` (a `PretrainRun`) says; a finished run that is resumed stays as it is.
 
     Raises:
-        BothwaysError: a mistake in the text, settings or model; nothing has been trained then.
-        Stopped: Ctrl-C or SIGTERM; a checkpoint has been saved.
+        BothwaysError: a mistake in the text, settings or model; nothing has been trained or left behind then.
+        Stopped: Ctrl-C or SIGTERM; what was reached can be resumed.
     """
-    where = pick_device(device)
-    with joined(where) as ranks, stop_signals() as asked_to_stop:
-        folder = RunFolder(out, ranks, resume=resume, quiet=quiet)
-        folder.open(recorded)
-        tokenizer = _tokenizer(text, settings, folder, columns)
-        shards = _shards(text, tokenizer, folder, "shards", settings, columns)
-        held_out = _shards(dev, tokenizer, folder, "shards-dev", settings, columns) if dev else None
-
-        seed_everything(seed)
-        task = PretrainTask(settings.corpus.second)
-        model = _model(settings, tokenizer, task)
-        model.network.to(where)
-        optimizer = make_optimizer(model.network, settings.optim)
-        source = _source(shards, model, settings, seed)
-        size = StepSize(tokens=settings.step_tokens, micro_tokens=settings.batching.micro_tokens)
-        progress = Progress()
-        state = folder.restore(model.network, optimizer, progress)
-        precision = pick_precision(settings.precision, where)
-
-        def stepping(total: int, progress: Progress, after_step: Callable[[Report], bool | None]) -> None:
-            place = {"epoch": progress.epoch, "consumed": progress.consumed, "rank": ranks.rank, "ranks": ranks.count}
-            with closing(prefetched(steps(source, size, **place))) as batches:
-                _train(model, task, batches, optimizer, settings, total, progress, where, precision, ranks, after_step, asked_to_stop)
-
-        total = state["steps"] if state else _total_steps(settings, source, size, model.network, stepping, optimizer, ranks, where)
-        examiner = _HeldOut(held_out, model, task, settings, where) if held_out is not None else None
-        every = settings.evaluate_every or max(1, math.ceil(total / 10))
+    settings: Pretrain = wanted.settings
+    folder = RunFolder(wanted.out, ranks, resume=wanted.resume, quiet=wanted.common.quiet)
+    folder.check(wanted)
+    if run := folder.finished():
+        return run
+    _check_sources(wanted, folder)
+    with telling(folder):
+        with folder.removed_on_error():
+            training, held_out = _prepare(wanted, folder, device)
+        begun = time.monotonic()
+        state = restore(training)
+        total = state["steps"] if state else _total_steps(training, settings)
         if state is None:
-            folder.log.write({"steps": total, "tokens": shards.counts.tokens, "parameters": model.parameters, "model": model.told, "hardware": hardware()})
-            for line in [*model.told, f"{shards.counts.tokens:,} tokens of text, {model.parameters:,} parameters, {total:,} steps"]:
-                folder.log.tell(line)
-        extra = {"steps": total}
-        begun = saved_at = time.monotonic()
+            _tell_beginning(training, total)
+        every = settings.evaluate_every or max(1, math.ceil(total / 10))
 
-        def after_step(report: Report) -> None:
-            nonlocal saved_at
-            losses = {f"{head}_loss": float(value) for head, value in report.losses.items()}
-            loss = sum(losses.values())
-            entry: dict[str, Any] = {"step": progress.step, "epoch": progress.epoch, "loss": loss, **losses}
-            entry |= {"norm": float(report.norm), "lr": report.rate, "tokens": report.tokens}
-            if examiner is not None and ranks.first and (progress.step % every == 0 or progress.step == total):
-                entry["dev"] = examiner.scores()
-                told = "  ".join(f"{key} {value:.4f}" for key, value in entry["dev"].items())
-                folder.log.tell(f"step {progress.step}: held-out {told}")
-            folder.log.write(entry)
-            folder.log.step(step=progress.step, steps=total, loss=loss, tokens=report.tokens)
-            due = time.monotonic() - saved_at >= 60 * settings.checkpoint_minutes and ranks.count == 1
-            if due or report.asked_to_stop or progress.step == total:
-                folder.checkpoint(model.network, optimizer, progress, extra)
-                saved_at = time.monotonic()
-            if report.asked_to_stop and progress.step < total:
-                folder.log.close()
-                raise Stopped(f"stopped after step {progress.step} of {total}; go on with --resume")
+        def examine(report: Report) -> Look:
+            step = training.progress.step
+            if held_out is None or not (step % every == 0 or step == total):
+                return Look()
+            scores = held_out.scores()
+            told = "  ".join(f"{key} {value:.4f}" for key, value in scores.items())
+            folder.log.tell(f"step {step}: held-out {told}")
+            return Look(scores)
 
-        stepping(total, progress, after_step)
-        scores = examiner.scores() if examiner is not None and ranks.first else {}
-        scores |= {"steps": progress.step, "tokens": progress.tokens, "seconds": round(time.monotonic() - begun, 1)}
-        if ranks.first and not (folder.path / "model" / "config.json").is_file():
-            sections = {"Scores on held-out text": scores, "Settings": asdict(recorded), "Seed": seed, "Hardware": hardware()}
-            sections["Data"] = _sources(shards)
-            save(model, folder.path / "model", card=card("A BERT pre-trained from raw text", sections))
-        return folder.finish(scores)
+        take_steps(training, total, examine=examine, extra=lambda: {"steps": total})
+        return _finish(training, held_out, wanted, time.monotonic() - begun)
 
 
-def _train(
-    model: Model,
-    task: PretrainTask,
-    batches: Iterator[Step],
-    optimizer: torch.optim.Optimizer,
-    settings: Pretrain,
-    total: int,
-    progress: Progress,
-    where: torch.device,
-    precision: str,
-    ranks: Ranks,
-    after_step: Callable[[Report], bool | None],
-    asked_to_stop: Callable[[], bool],
-) -> None:
-    if settings.optim.attention_dropout is not None:
-        model.network.encoder.set_attention_dropout(settings.optim.attention_dropout)
-    train(
-        model.network,
-        task,
-        batches,
-        optimizer,
-        settings.optim,
-        steps=total,
-        progress=progress,
-        device=where,
-        precision=precision,
-        ranks=ranks,
-        after_step=after_step,
-        asked_to_stop=asked_to_stop,
+def _check_sources(wanted: Any, folder: RunFolder) -> None:
+    """Look at every file before anything is written; tell of held-out text that is learnt from.
+
+    Raises:
+        DataError: a file that is missing, empty or of no known kind.
+    """
+    learnt = {path.resolve() for path in text_files(wanted.text)}
+    for path in text_files(wanted.dev) if wanted.dev else ():
+        if path.resolve() in learnt:
+            folder.log.tell(f"warning: {path} is held out by --dev, but --text has it too: scores on it will flatter")
+
+
+def _prepare(wanted: Any, folder: RunFolder, device: torch.device) -> tuple[Training, HeldOut | None]:
+    """All that stands before the first step: vocabulary, shards, model, optimizer."""
+    settings: Pretrain = wanted.settings
+    _check_model(settings)
+    folder.make(wanted)
+    tokenizer = _tokenizer(wanted, folder)
+    shards = _shards(wanted.text, tokenizer, folder, "shards", wanted)
+    task = PretrainTask(settings.corpus.second)
+    seed_everything(wanted.common.seed)
+    model = _model(settings, tokenizer, task)
+    training = Training(
+        folder=folder,
+        model=model,
+        task=task,
+        source=_source(shards, model, settings, wanted.common.seed),
+        size=StepSize(tokens=settings.step_tokens, micro_tokens=settings.batching.micro_tokens),
+        optim=settings.optim,
+        precision=settings.precision,
+        checkpoint_minutes=settings.checkpoint_minutes,
+        device=device,
+        data=file_hash(shards.folder / "manifest.json"),
     )
+    if next(training.source.items(0), None) is None:
+        raise DataError(
+            f"{shards.counts.tokens:,} tokens of text make no sequence to learn from; more text is needed",
+            path=wanted.text[0],
+        )
+    held_out = None
+    if wanted.dev:
+        shards = _shards(wanted.dev, tokenizer, folder, "shards-dev", wanted)
+        if folder.ranks.first:
+            source = _source(shards, model, settings, seed=0)
+            sequences = max(1, settings.evaluate_tokens // settings.corpus.max_length)
+            held_out = HeldOut(source, sequences, model, task, precision=training.computing, device=device)
+    return training, held_out
 
 
-def _tokenizer(
-    text: Sequence[str | Path], settings: Pretrain, folder: RunFolder, columns: dict[str, str] | None
-) -> Tokenizer:
+def _check_model(settings: Pretrain) -> None:
+    """Find what can be found wrong with the model before the text is read."""
+    if settings.vocab is not None:
+        Tokenizer.from_folder(settings.vocab)
+    if settings.model in SIZES:
+        return
+    if not Path(settings.model).exists() and difflib.get_close_matches(settings.model, SIZES, cutoff=0.75):
+        sized(settings.model, 1)  # a size misspelt: says which one is meant
+    read_config(locate(settings.model))
+
+
+def _tokenizer(wanted: Any, folder: RunFolder) -> Tokenizer:
     """The vocabulary given, that of the model to go on from, or one learnt from the text."""
+    settings: Pretrain = wanted.settings
     if settings.vocab is not None:
         return Tokenizer.from_folder(settings.vocab)
     if settings.model not in SIZES:
         return Tokenizer.from_folder(locate(settings.model))
     learnt = folder.path / "vocab"
-    if not (learnt / "tokenizer.json").is_file():
+    if not (learnt / "vocab.txt").is_file():  # written last
         if folder.ranks.first:
             folder.log.tell(f"learning a vocabulary of {settings.vocab_size:,} pieces")
-            learn_tokenizer(text, settings.vocab_size, lowercase=settings.lowercase, columns=columns).save(learnt)
+            learn_tokenizer(
+                wanted.text, settings.vocab_size, lowercase=settings.lowercase, columns=wanted.columns
+            ).save(learnt)
         folder.ranks.wait()
     return Tokenizer.from_folder(learnt)
 
 
-def _shards(
-    text: Sequence[str | Path],
-    tokenizer: Tokenizer,
-    folder: RunFolder,
-    name: str,
-    settings: Pretrain,
-    columns: dict[str, str] | None,
-) -> Shards:
+def _shards(text: Sequence[Path], tokenizer: Tokenizer, folder: RunFolder, name: str, wanted: Any) -> Shards:
     """The text tokenised; what an earlier try of this run finished is used as it is."""
+    corpus = wanted.settings.corpus
 
     def build() -> Shards:
         return build_shards(
             text,
             tokenizer,
             folder.path / name,
-            columns=columns,
-            chinese_words=settings.corpus.chinese_words,
-            workers=settings.corpus.workers,
+            columns=wanted.columns,
+            chinese_words=corpus.chinese_words,
+            workers=corpus.workers,
         )
 
     shards = build() if folder.ranks.first else None
@@ -196,18 +170,24 @@ def _shards(
 
 
 def _model(settings: Pretrain, tokenizer: Tokenizer, task: PretrainTask) -> Model:
+    """A fresh model of a size, or the one to go on from.
+
+    Raises:
+        ConfigError: its vocabulary or its longest sequence is not what the settings ask for.
+    """
+    max_length = settings.corpus.max_length
     if settings.model in SIZES:
-        config = sized(settings.model, tokenizer.size)
-        config = replace(config, max_position_embeddings=max(512, settings.corpus.max_length))
+        config = replace(sized(settings.model, tokenizer.size), max_position_embeddings=max(512, max_length))
         return fresh(config, tokenizer, task, pooler=settings.corpus.second is not None)
     model = start_from(settings.model, task)
     if model.tokenizer.vocabulary != tokenizer.vocabulary:
         raise ConfigError(
-            f"--vocab {settings.vocab} is not the vocabulary of {settings.model}; leave --vocab out to go on with its own"
+            f"--vocab {settings.vocab} is not the vocabulary of {settings.model}; "
+            f"leave --vocab out to go on with its own"
         )
-    if settings.corpus.max_length > model.config.max_position_embeddings:
+    if max_length > model.config.max_position_embeddings:
         raise ConfigError(
-            f"corpus.max_length is {settings.corpus.max_length}, but {settings.model} reads "
+            f"corpus.max_length is {max_length}, but {settings.model} reads "
             f"{model.config.max_position_embeddings} tokens at most"
         )
     return model
@@ -227,55 +207,42 @@ def _source(shards: Shards, model: Model, settings: Pretrain, seed: int) -> Pret
     )
 
 
-def _total_steps(
-    settings: Pretrain,
-    source: PretrainingSource,
-    size: StepSize,
-    network: Network,
-    stepping: Callable[[int, Progress, Callable[[Report], bool | None]], None],
-    optimizer: torch.optim.Optimizer,
-    ranks: Ranks,
-    where: torch.device,
-) -> int:
+def _total_steps(training: Training, settings: Pretrain) -> int:
     """The number of steps, fixed once: given, counted, or timed on a few steps that are then undone."""
     if settings.steps is not None:
         return settings.steps
     if settings.epochs is not None:
-        return max(1, round(settings.epochs * count_steps(source, size)))
-    minutes = DEFAULT_MINUTES if settings.minutes is None else settings.minutes
-    weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    times: list[float] = []
-    stepping(CALIBRATION_STEPS + 2, Progress(), lambda report: times.append(time.monotonic()))
-    network.load_state_dict(weights)
-    optimizer.state.clear()
-    a_step = (times[-1] - times[1]) / CALIBRATION_STEPS
-    planned = max(1, int(60 * minutes * RESERVE / a_step))
-    return int(ranks.sum(torch.tensor(float(planned), device=where)) / ranks.count)
+        return max(1, round(settings.epochs * count_steps(training.source, training.size)))
+    total = steps_in(DEFAULT_MINUTES if settings.minutes is None else settings.minutes, training)
+    save_checkpoint(training, {"steps": total})  # another machine, or another hour, would give another number
+    return total
 
 
-class _HeldOut:
-    """Masked-LM loss and accuracy, and next-sentence accuracy, on a fixed part of the held-out text."""
-
-    def __init__(
-        self, shards: Shards, model: Model, task: PretrainTask, settings: Pretrain, device: torch.device
-    ) -> None:
-        wanted = max(1, settings.evaluate_tokens // settings.corpus.max_length)
-        items = _source(shards, model, settings, seed=0).heldout(wanted)
-        self.batches = [pack([item.make() for item in part]) for part in micro_batches(items, 8192)]
-        self.engine = Engine(model.network, device=device, precision=pick_precision(settings.precision, device))
-        self.task = task
-
-    def scores(self) -> dict[str, float]:
-        """Means over all held-out targets."""
-        sums: dict[str, float] = {}
-        for batch in self.batches:
-            for name, value in self.task.tally(self.engine.scores(batch), batch.to(self.engine.device)).items():
-                sums[name] = sums.get(name, 0.0) + value
-        return {
-            name: sums[name] / sums[f"{name.rsplit('_', 1)[0]}_count"] for name in sums if not name.endswith("_count")
+def _tell_beginning(training: Training, total: int) -> None:
+    """What the run starts from, in the log and for the user."""
+    model, log = training.model, training.folder.log
+    assert isinstance(training.source, PretrainingSource)
+    tokens = training.source.shards.counts.tokens
+    log.write(
+        {
+            "steps": total,
+            "corpus_tokens": tokens,
+            "parameters": model.parameters,
+            "model": model.told,
+            "hardware": hardware(),
         }
+    )
+    for line in [*model.told, f"{tokens:,} tokens of text, {model.parameters:,} parameters, {total:,} steps"]:
+        log.tell(line)
 
 
-def _sources(shards: Shards) -> dict[str, Any]:
-    """What the model read, for its card."""
-    return {"manifest": file_hash(shards.folder / "manifest.json"), "tokens": shards.counts.tokens}
+def _finish(training: Training, held_out: HeldOut | None, wanted: Any, seconds: float) -> Run:
+    """The last step's weights, scored and saved."""
+    folder, progress = training.folder, training.progress
+    scores: dict[str, Any] = {} if held_out is None else dict(held_out.scores())
+    scores |= {"steps": progress.step, "tokens": progress.tokens, "seconds": round(seconds, 1)}
+    if folder.ranks.first and not (folder.model / "config.json").is_file():
+        sections = {"Scores on held-out text": scores, "Settings": asdict(wanted), "Seed": wanted.common.seed}
+        sections |= {"Hardware": hardware(), "Data": {"manifest": training.data, "tokens": progress.tokens}}
+        save(training.model, folder.model, card=card("A BERT pre-trained from raw text", sections))
+    return folder.finish(scores, "masked_accuracy")

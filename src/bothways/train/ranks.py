@@ -6,10 +6,14 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
+
+PATIENCE = timedelta(days=2)  # the first rank may tokenise that long while the others wait
 
 
 @dataclass(frozen=True)
@@ -43,26 +47,44 @@ class Ranks:
         for parameter, part in zip(trained, flat.split([p.numel() for p in trained]), strict=True):
             parameter.grad = part.view_as(parameter)
 
+    def agree(self, decision: bool, device: torch.device) -> bool:
+        """What the first rank decided."""
+        if self.count == 1:
+            return decision
+        return bool(self.sum(torch.tensor(float(decision and self.first), device=device)))
+
     def wait(self) -> None:
         """Until all ranks are here."""
         if self.count > 1:
             dist.barrier()
 
 
+def in_first_process() -> bool:
+    """Whether this process tells the user things: it was started by itself, or by torchrun as rank 0."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextlib.contextmanager
 def joined(device: torch.device) -> Iterator[Ranks]:
-    """The ranks that torchrun started, or this process alone."""
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1:
+    """The ranks that torchrun started, or this process alone.
+
+    The first rank that fails raises its error; the others, whose failure only follows from it, exit without a word.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Ranks()
         return
-    already = dist.is_initialized()
-    if not already:
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if dist.is_initialized():
+        yield Ranks(dist.get_rank(), dist.get_world_size())
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    store, rank, count = next(rendezvous("env://"))
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=PATIENCE)
     try:
-        yield Ranks(dist.get_rank(), count)
-    finally:
-        if not already:
-            dist.destroy_process_group()
+        yield Ranks(rank, count)
+    except BaseException as error:
+        if store.add("failed", 1) > 1:
+            raise SystemExit(getattr(error, "exit_code", 1)) from error
+        raise
+    dist.destroy_process_group()

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from bothways import config
 from bothways.config import FLAT, Common
-from bothways.errors import ConfigError
-from bothways.metrics.bootstrap import summary
+from bothways.data.record import Record
+from bothways.data.records import read_records
+from bothways.errors import ConfigError, DataError
+from bothways.infer.devices import pick_device
 from bothways.tasks import task_class
-from bothways.train.finetuning import Data, best_of, finetune_run, read_all
-from bothways.train.folder import Run
+from bothways.tasks.multi import MultiTask, of_part
+from bothways.train.finetuning import finetune_run
+from bothways.train.folder import Run, RunFolder
 from bothways.train.pretraining import pretrain_run
+from bothways.train.ranks import joined
+from bothways.train.seeds import finetune_seeds
 from bothways.train.settings import Finetune, Pretrain
+from bothways.train.stopping import stopped_at_once
+
+Data = str | Path | Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -39,20 +49,26 @@ class PretrainRun:
 
 
 def finetune_settings(task: str) -> type[Any]:
-    """The settings class of fine-tuning that task: what all tasks share, and the task's own under its name."""
+    """The settings class of fine-tuning that task: what all tasks share, and the task's own under its name.
+
+    Those of multi stand beside the shared ones, and its parts name the files of records.
+    """
+    if task == "pretrain":
+        raise ConfigError("pretrain is no task to fine-tune for; it is a verb: bothways pretrain --text F… --out DIR")
     own = task_class(task).Settings
+    parts = task == MultiTask.name
     return make_dataclass(
         "FinetuneRun",
         [
             ("task", tyro.conf.Positional[str]),
-            ("train", Path),
             ("out", Path),
+            ("train", Path | None, field(default=None)) if parts else ("train", Path),
             ("dev", Path | None, field(default=None)),
             ("columns", dict[str, str], field(default_factory=dict)),
             ("seeds", int, field(default=1)),
             ("resume", bool, field(default=False, compare=False)),
             ("settings", Annotated[Finetune, FLAT], field(default_factory=Finetune)),
-            (task, own, field(default_factory=own)),
+            (task, Annotated[own, FLAT] if parts else own, field(default_factory=own)),
             ("common", Annotated[Common, FLAT], field(default_factory=Common)),
         ],
         frozen=True,
@@ -64,60 +80,57 @@ def run_finetune(wanted: Any, *, train: Data | None = None, dev: Data | None = N
     """Fine-tune as `wanted` (of `finetune_settings`) says, with one seed or several.
 
     `train` and `dev` are records from Python, where there are no files.
+
+    Raises:
+        BothwaysError: a mistake in the settings, records or model, found before anything is written or trained.
+        Stopped: Ctrl-C or SIGTERM; a checkpoint has been saved.
     """
     if wanted.seeds < 1:
         raise ConfigError(f"seeds is {wanted.seeds}; it must be at least 1")
-    train_records = read_all(train if train is not None else wanted.train, wanted.columns)
-    dev_data = dev if dev is not None else wanted.dev
-    dev_records = read_all(dev_data, wanted.columns) if dev_data is not None else None
-    task = task_class(wanted.task).learn(train_records, getattr(wanted, wanted.task))
-
-    def once(out: Path, seed: int, resume: bool) -> Run:
-        return finetune_run(
-            task,
-            train_records,
-            dev_records,
-            out,
-            wanted.settings,
-            wanted,
-            seed=seed,
-            device=wanted.common.device,
-            resume=resume,
-            quiet=wanted.common.quiet,
+    device = pick_device(wanted.common.device)
+    with joined(device) as ranks, stopped_at_once():
+        RunFolder(wanted.out, ranks, resume=wanted.resume, quiet=True).check(wanted)
+        train_records = _records(wanted, "train", train)
+        if not train_records:
+            raise DataError("there is no record to train on")
+        dev_records = _records(wanted, "dev", dev)
+        if dev_records == []:
+            raise DataError("dev holds no record; leave it out to train without")
+        task = task_class(wanted.task).learn(train_records, getattr(wanted, wanted.task))
+        once = partial(
+            finetune_run, task=task, train_records=train_records, dev_records=dev_records, ranks=ranks, device=device
         )
-
-    seed, out = wanted.common.seed, Path(wanted.out)
-    if wanted.seeds == 1:
-        return once(out, seed, wanted.resume)
-    runs = []
-    for number in range(seed, seed + wanted.seeds):
-        part = out / f"seed-{number}"
-        runs.append(once(part, number, wanted.resume and part.exists()))
-    if not (out / "model").exists():
-        best_of(runs, task.criterion, out)
-    return Run(out, _over_seeds([run.scores for run in runs]))
+        return once(wanted) if wanted.seeds == 1 else finetune_seeds(wanted, once, task.criterion, ranks)
 
 
-def _over_seeds(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Mean and sample deviation of each score over the seeds, and the values themselves."""
-    told: dict[str, Any] = {"seeds": len(scores)}
-    for name in scores[0]:
-        values = [float(one[name]) for one in scores]
-        mean, deviation = summary(values)
-        told |= {name: mean, f"{name}_deviation": deviation, f"{name}_seeds": values}
-    return told
+def _records(wanted: Any, which: Literal["train", "dev"], given: Data | None) -> list[Record] | None:
+    """The records to train on or to score: those given, else those of the file, else (multi) of its tasks' files."""
+    data = given if given is not None else getattr(wanted, which)
+    if data is not None:
+        return list(read_records(data, columns=wanted.columns))
+    if wanted.task != MultiTask.name:
+        return None
+    files = {name: (getattr(part, which), part.columns) for name, part in wanted.multi.tasks.items()}
+    missing = [name for name, (file, _) in files.items() if file is None]
+    if missing and which == "train":
+        raise ConfigError(f"tasks.{missing[0]}.train is missing; wanted a path")
+    if len(missing) == len(files):
+        return None
+    parts = (of_part(read_records(file, columns=columns), name) for name, (file, columns) in files.items() if file)
+    return list(chain.from_iterable(parts))
 
 
-def finetune(task: str, *, train: Data, out: str | Path, dev: Data | None = None, **settings: Any) -> Run:
+def finetune(task: str, *, out: str | Path, train: Data | None = None, dev: Data | None = None, **settings: Any) -> Run:
     """Fine-tune a model; the Python way of `bothways finetune`.
 
-    Settings are those of the command line, sections as dicts: `optim={"lr": 2e-5}`.
+    Settings are those of the command line, sections as dicts: `optim={"lr": 2e-5}`. The tasks of multi are given as
+    `tasks={"people": {"task": "tag", "train": path}, …}`, or with all their records in `train`, each with its "task".
 
     Raises:
         BothwaysError: as the command line would say it.
     """
     files = {name: str(data) for name, data in (("train", train), ("dev", dev)) if isinstance(data, str | Path)}
-    given = {"task": task, "train": "<records>", "out": str(out), **files, **settings}
+    given = {"task": task, "out": str(out), **({} if train is None else {"train": "<records>"}), **files, **settings}
     wanted = config.from_dict(finetune_settings(task), given)
     return run_finetune(
         wanted,
@@ -127,19 +140,15 @@ def finetune(task: str, *, train: Data, out: str | Path, dev: Data | None = None
 
 
 def run_pretrain(wanted: PretrainRun) -> Run:
-    """Pre-train as `wanted` says."""
-    return pretrain_run(
-        wanted.text,
-        wanted.dev,
-        wanted.out,
-        wanted.settings,
-        wanted,
-        columns=wanted.columns,
-        seed=wanted.common.seed,
-        device=wanted.common.device,
-        resume=wanted.resume,
-        quiet=wanted.common.quiet,
-    )
+    """Pre-train as `wanted` says.
+
+    Raises:
+        BothwaysError: a mistake in the settings, text or model, found before anything is trained.
+        Stopped: Ctrl-C or SIGTERM; what was reached can be resumed.
+    """
+    device = pick_device(wanted.common.device)
+    with joined(device) as ranks, stopped_at_once():
+        return pretrain_run(wanted, ranks=ranks, device=device)
 
 
 def pretrain(*, text: Sequence[str | Path], out: str | Path, **settings: Any) -> Run:

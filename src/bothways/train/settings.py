@@ -40,6 +40,8 @@ class Finetune:
     """stop when the dev score has not risen for so many epochs; none: never"""
     frozen: bool = False
     """train only the heads, on the encoder's vectors as they are"""
+    checkpoint_minutes: float = 5.0
+    """minutes between checkpoints, of which there is one after each epoch too; 0: after every step"""
     precision: Precision = "auto"
     """auto: bfloat16 where the processor multiplies it natively"""
     optim: Optim = field(default_factory=Optim)
@@ -51,6 +53,7 @@ class Finetune:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.patience is not None and self.patience < 1:
             raise ConfigError(f"patience is {self.patience}; it must be at least 1, or none")
+        _check_minutes(self.checkpoint_minutes)
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ class Pretrain:
     epochs: float | None = None
     """or times through the text"""
     minutes: float | None = None
-    """or minutes of training on this machine: a few steps are timed, then their number is fixed (10 when none is given)"""
+    """or minutes of training on this machine: a few steps are timed, then their number is fixed; 10 by default"""
     step_tokens: int = 8192
     """tokens a step"""
     evaluate_every: int | None = None
@@ -98,7 +101,7 @@ class Pretrain:
     evaluate_tokens: int = 65536
     """tokens of held-out text to look at"""
     checkpoint_minutes: float = 5.0
-    """minutes between checkpoints"""
+    """minutes between checkpoints; 0: after every step"""
     precision: Precision = "auto"
     """auto: bfloat16 where the processor multiplies it natively"""
     optim: Optim = field(default_factory=lambda: Optim(lr=1e-3, warmup=0.05, beta2=0.98, eps=1e-6))
@@ -116,3 +119,11 @@ class Pretrain:
         for name in ("step_tokens", "evaluate_tokens", "vocab_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.evaluate_every is not None and self.evaluate_every < 1:
+            raise ConfigError(f"evaluate_every is {self.evaluate_every}; it must be at least 1, or none for ten looks")
+        _check_minutes(self.checkpoint_minutes)
+
+
+def _check_minutes(minutes: float) -> None:
+    if not minutes >= 0:
+        raise ConfigError(f"checkpoint_minutes is {minutes}; it must be at least 0")

@@ -1,0 +1,149 @@
+"""`bothways info`: tell what is in a model's folder, a run's or a vocabulary's, without loading the weights."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from bothways import config
+from bothways.cli.printing import score_lines
+from bothways.config import FLAT, Common
+from bothways.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Info:
+    """Tell what is in a model, a run or a vocabulary."""
+
+    folder: tyro.conf.Positional[str] = "builtin"
+    """folder of a model, a run or a vocabulary, or a name on the hub"""
+    json: bool = False
+    """one JSON object instead of lines"""
+    common: Annotated[Common, FLAT] = field(default_factory=Common)
+
+
+def run(argv: list[str]) -> int:
+    """Print it."""
+    wanted = config.load(Info, argv, prog="bothways info")
+    told = describe(wanted.folder)
+    if wanted.json:
+        print(json.dumps(told, ensure_ascii=False))
+    else:
+        print("\n".join(score_lines(_readable(told))))
+    return 0
+
+
+def describe(name: str | Path) -> dict[str, Any]:
+    """What is in the folder: its "kind" (run, model, vocabulary) and, by name, what there is to know.
+
+    Raises:
+        ModelError: there is no such folder, or nothing that Bothways knows is in it.
+    """
+    folder = Path(name)
+    if (folder / "config.toml").is_file():
+        told = _run(folder)
+        if (folder / "model" / "config.json").is_file():
+            told["model"] = _model(folder / "model")
+        return told
+    from bothways.models.hub import locate
+
+    folder = locate(name)
+    if (folder / "config.json").is_file():
+        return _model(folder)
+    if (folder / "tokenizer.json").is_file() or (folder / "vocab.txt").is_file():
+        return {"kind": "vocabulary", "folder": str(folder), **_vocabulary(folder), "files": _files(folder)}
+    raise ModelError(
+        f"{folder} holds neither a model (config.json), a run (config.toml) nor a vocabulary (tokenizer.json)"
+    )
+
+
+def _run(folder: Path) -> dict[str, Any]:
+    """How far a run has come."""
+    from bothways.train.checkpoint import saved_checkpoints
+    from bothways.train.log import read_log
+
+    entries = read_log(folder / "log.jsonl")
+    steps = [entry for entry in entries if "step" in entry]
+    ends = [entry["finished"] for entry in entries if "finished" in entry]
+    told: dict[str, Any] = {"kind": "run", "folder": str(folder), "finished": bool(ends)}
+    if steps:
+        told |= {"steps": steps[-1]["step"], "epochs": steps[-1]["epoch"] + 1, "loss": steps[-1]["loss"]}
+    told["checkpoints"] = [path.name for path in saved_checkpoints(folder / "checkpoints")]
+    if seeds := sorted(path.name for path in folder.glob("seed-*")):
+        told["runs"] = seeds
+    return told | ({"scores": ends[-1]} if ends else {})
+
+
+def _model(folder: Path) -> dict[str, Any]:
+    """A model's task, shape and files."""
+    from bothways.models.model import read_config, read_json
+
+    shape, raw = read_config(folder)
+    own = read_json(folder / "bothways.json") if (folder / "bothways.json").is_file() else {}
+    task = own.get("task")
+    names = raw.get("id2label")
+    labels = own.get(str(task), {}).get("labels") or (list(names.values()) if isinstance(names, dict) else [])
+    return {
+        "kind": "model",
+        "folder": str(folder),
+        "architecture": (raw.get("architectures") or ["BertModel"])[0],
+        "task": task,
+        **({"labels": labels} if labels else {}),
+        "layers": shape.num_hidden_layers,
+        "width": shape.hidden_size,
+        "heads": shape.num_attention_heads,
+        "max_length": shape.max_position_embeddings,
+        **_weights(folder),
+        **_vocabulary(folder),
+        "files": _files(folder),
+    }
+
+
+def _weights(folder: Path) -> dict[str, Any]:
+    """How many numbers there are and of what type, from the headers of the weight files."""
+    from safetensors import SafetensorError, safe_open
+
+    parameters, types = 0, set()
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="np") as file:
+                for name in file.keys():  # noqa: SIM118 (not a dict)
+                    part = file.get_slice(name)
+                    parameters += math.prod(part.get_shape())
+                    types.add(part.get_dtype())
+        except SafetensorError as error:
+            raise ModelError(f"{path}: the weights can't be read ({error}); copy or download the file again") from None
+    return {"parameters": parameters, "dtype": ", ".join(sorted(types)) or None}
+
+
+def _vocabulary(folder: Path) -> dict[str, Any]:
+    from bothways.text.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.from_folder(folder)
+    return {"vocab_size": tokenizer.size, "lowercase": tokenizer.lowercase}
+
+
+def _files(folder: Path) -> dict[str, int]:
+    """Sizes in bytes."""
+    return {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
+
+
+def _readable(told: dict[str, Any]) -> dict[str, Any]:
+    """Numbers with separators, lists in words, long label sets cut."""
+    shown: dict[str, Any] = {}
+    for name, value in told.items():
+        if isinstance(value, dict):
+            shown[name] = _readable(value)
+        elif isinstance(value, list):
+            more = f", … ({len(value)})" if len(value) > 12 else ""
+            shown[name] = ", ".join(map(str, value[:12])) + more
+        elif isinstance(value, int) and not isinstance(value, bool):
+            shown[name] = f"{value:,}"
+        else:
+            shown[name] = "yes" if value is True else "no" if value is False else value
+    return shown

@@ -1,0 +1,263 @@
+"""Several tasks on one shared encoder, each with its own heads, all answered in one pass over a text.
+
+record      a record of one of the tasks that names it: {"task": "people", "tokens": […], "tags": […]}; to predict,
+            without "task", any record: every task that can read it answers
+prediction  {"people": {…}, "mood": {…}}: each task's own prediction
+metric      each task's under its name ("people.f1"), and "mean", of what each task goes by
+reference   Liu et al., 2019, "Multi-Task Deep Neural Networks for Natural Language Understanding", section 3
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import tyro
+from torch import Tensor
+
+from bothways import config
+from bothways.batch import Batch
+from bothways.data.messages import listed, nearest, shown
+from bothways.data.record import Record
+from bothways.errors import ConfigError, DataError
+from bothways.nn.encoder import Encoder
+from bothways.nn.heads import Head
+from bothways.tasks.base import Answer, Encoded, Task
+from bothways.tasks.merging import joined, merged, parted, parted_answers
+from bothways.text.tokenizer import Tokenizer
+
+TASK = "task"  # the field of a record that names its task
+LEFT_OUT = "left_out"
+_TAKEN = (TASK, LEFT_OUT, "tokens", "mean")  # names that mean something else in records, predictions and metrics
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the tasks, a section [tasks.NAME] of a file."""
+
+    task: str
+    """its kind, as `bothways finetune TASK` has it"""
+    train: Path | None = None
+    """its labelled records"""
+    dev: Path | None = None
+    """its held-out records"""
+    columns: dict[str, str] = field(default_factory=dict)
+    """columns.text = "NAME": the field that holds the text"""
+    weight: float = 1.0
+    """its loss, a mean over its own records in a step, counts so many times"""
+    settings: dict[str, bool | int | float | str] = field(default_factory=dict)
+    """what can be set for that kind of task"""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight < float("inf"):
+            raise ConfigError(f"weight is {self.weight} for a task of kind {self.task}; it must be above 0")
+        self.made_settings()
+
+    def made_settings(self) -> Any:
+        """`settings` as that kind of task has them.
+
+        Raises:
+            ConfigError: no such kind, or a setting that it doesn't have.
+        """
+        from bothways.tasks import TRAINABLE, task_class
+
+        if self.task in TRAINABLE and self.task != MultiTask.name:
+            return config.from_dict(task_class(self.task).Settings, self.settings)
+        near = nearest(self.task, TRAINABLE)
+        hint = f"; did you mean {near}?" if near else ""
+        kinds = ", ".join(name for name in TRAINABLE if name != MultiTask.name)
+        raise ConfigError(f"there is no task {self.task!r} to share an encoder; known are {kinds}{hint}")
+
+
+@dataclass(frozen=True)
+class MultiSettings:
+    """Which tasks share the encoder."""
+
+    tasks: tyro.conf.Fixed[dict[str, Part]] = field(default_factory=dict)
+    """sections [tasks.NAME] of a file, one a task"""
+
+    def __post_init__(self) -> None:
+        if taken := [name for name in self.tasks if name in _TAKEN]:
+            raise ConfigError(f"a task can't be called {taken[0]}, which means something else; call it otherwise")
+
+
+class MultiTask(Task):
+    """The heads of all parts, called "people/tags" and so on; each part knows only its own."""
+
+    name = "multi"
+    criterion = "mean"
+    Settings = MultiSettings
+
+    def __init__(self, parts: dict[str, Task], weights: dict[str, float]) -> None:
+        self.parts, self.weights = parts, weights
+
+    @property
+    def architecture(self) -> str:
+        """transformers has no class for several heads; it reads the encoder."""
+        return "BertModel"
+
+    @classmethod
+    def learn(cls, records: Sequence[Record], settings: MultiSettings) -> MultiTask:
+        """Each part learns from its own records."""
+        from bothways.tasks import task_class
+
+        if not settings.tasks:
+            raise ConfigError(
+                "multi has no tasks; give them in a file, --config run.toml, as sections [tasks.NAME] "
+                'with task = "tag" or another, and train'
+            )
+        own = _by_part(records, settings.tasks)
+        for name in settings.tasks:
+            if not own[name]:
+                raise DataError(f'no record to train {name} on; wanted some with "{TASK}": "{name}"')
+        parts = {
+            name: task_class(part.task).learn([records[number] for number in own[name]], part.made_settings())
+            for name, part in settings.tasks.items()
+        }
+        return cls(parts, {name: part.weight for name, part in settings.tasks.items()})
+
+    def heads(self, encoder: Encoder) -> dict[str, Head]:
+        """Each part's heads under its name."""
+        return {
+            joined(name, head): module
+            for name, part in self.parts.items()
+            for head, module in part.heads(encoder).items()
+        }
+
+    def encode(
+        self, records: Sequence[Record], tokenizer: Tokenizer, *, max_length: int, labelled: bool, first: int = 0
+    ) -> list[Encoded]:
+        """Each record by the part that it names, else by all that can read it; equal sequences are read once."""
+
+        def encode(name: str, numbers: Sequence[int]) -> list[Encoded]:
+            chosen = [records[number] for number in numbers]
+            return self.parts[name].encode(chosen, tokenizer, max_length=max_length, labelled=labelled, first=first)
+
+        named = _by_part(records, self.parts, all_named=labelled)
+        free = [number for number, record in enumerate(records) if TASK not in record.fields]
+        found: list[dict[str, Encoded]] = [{} for _ in records]
+        refused: list[dict[str, DataError]] = [{} for _ in records]
+        for name, numbers in named.items():
+            for number, one in zip(numbers, encode(name, numbers), strict=True):
+                found[number][name] = one
+            for number, one in zip(free, _each(encode, name, free), strict=True):
+                if isinstance(one, DataError):
+                    refused[number][name] = one
+                else:
+                    found[number][name] = one
+        for number, by_part in enumerate(found):
+            if not by_part:
+                raise next(iter(refused[number].values()))
+        return [
+            merged(first + number, by_part, {name: str(error) for name, error in refused[number].items()})
+            for number, by_part in enumerate(found)
+        ]
+
+    def losses(self, scores: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Each part's losses, times its weight."""
+        losses = {}
+        for name, part in self.parts.items():
+            own = {head: joint for joint in scores for owner, head in [parted(joint)] if owner == name}
+            if not own:  # none of its records is in this batch
+                continue
+            targets = {head: batch.targets[joint] for head, joint in own.items()}
+            found = part.losses({head: scores[joint] for head, joint in own.items()}, replace(batch, targets=targets))
+            for head, loss in found.items():
+                losses[own[head]] = self.weights[name] * part.coefficients.get(head, 1.0) * loss
+        return losses
+
+    def decode(self, record: Record, answers: list[Answer]) -> dict[str, Any]:
+        """Each part's prediction; `left_out` says why where a part could not read the record."""
+        own, left_out = parted_answers(answers)
+        predictions = {name: part.decode(record, own[name]) for name, part in self.parts.items() if name in own}
+        return predictions | ({LEFT_OUT: left_out} if left_out else {})
+
+    def metrics(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Each part's metrics of its own records, and the mean of what the parts go by."""
+        scores: dict[str, Any] = {}
+        criteria = []
+        for name, part, own in self._own(records, predictions):
+            found = part.metrics(*own)
+            criteria.append(found[part.criterion])
+            scores |= {f"{name}.{metric}": value for metric, value in found.items()}
+        return scores | {"mean": sum(criteria) / len(criteria)}
+
+    def tune(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> None:
+        """Each part on its own records."""
+        for _, part, own in self._own(records, predictions):
+            part.tune(*own)
+
+    def _own(
+        self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]
+    ) -> list[tuple[str, Task, tuple[list[Record], list[dict[str, Any]]]]]:
+        """The parts that have records, with those and their predictions."""
+        return [
+            (name, self.parts[name], ([records[n] for n in numbers], [predictions[n][name] for n in numbers]))
+            for name, numbers in _by_part(records, self.parts).items()
+            if numbers
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Each part: its kind, weight and state."""
+        return {
+            "parts": {
+                name: {"task": part.name, "weight": self.weights[name], part.name: part.to_dict()}
+                for name, part in self.parts.items()
+            }
+        }
+
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any]) -> MultiTask:
+        """The task that `to_dict` described."""
+        from bothways.tasks import task_class
+
+        parts = saved["parts"].items()
+        return cls(
+            {name: task_class(part["task"]).from_dict(part[part["task"]]) for name, part in parts},
+            {name: part["weight"] for name, part in parts},
+        )
+
+
+def of_part(records: Iterable[Record], name: str) -> Iterator[Record]:
+    """The same records, naming their task."""
+    return (replace(record, fields={**record.fields, TASK: name}) for record in records)
+
+
+def _by_part(records: Sequence[Record], parts: Mapping[str, Any], *, all_named: bool = True) -> dict[str, list[int]]:
+    """The numbers of each part's records.
+
+    Raises:
+        DataError: a record of an unknown task, or one that names none where `all_named`.
+    """
+    numbers: dict[str, list[int]] = {name: [] for name in parts}
+    for number, record in enumerate(records):
+        if TASK not in record.fields:
+            if all_named:
+                raise record.error(f'no field "{TASK}", which says whose labels these are: one of {listed(parts)}')
+            continue
+        name = record.fields[TASK]
+        if name not in numbers:
+            near = nearest(str(name), parts)
+            hint = f"; did you mean {near!r}?" if near else ""
+            raise record.error(f'"{TASK}" is {shown(name)}; wanted one of {listed(parts)}{hint}')
+        numbers[name].append(number)
+    return numbers
+
+
+def _each(
+    encode: Callable[[str, Sequence[int]], list[Encoded]], name: str, numbers: Sequence[int]
+) -> list[Encoded | DataError]:
+    """All together where the part can read all; else one by one, with its reason for each that it can't."""
+    try:
+        return [*encode(name, numbers)]
+    except DataError:
+        pass
+    found: list[Encoded | DataError] = []
+    for number in numbers:
+        try:
+            found += encode(name, [number])
+        except DataError as error:
+            found.append(error)
+    return found

@@ -1,0 +1,133 @@
+"""Pairs: one label for two texts, as in inference and paraphrase.
+
+record      {"text_a": "他在睡觉。", "text_b": "他醒着。", "label": "contradiction"}
+prediction  {"label": "contradiction", "score": 0.98, "scores": {…}, "tokens": {"kept": 9}}
+metric      accuracy, F1 (two labels: of the positive one, as MRPC and QQP are scored; more: macro), MCC
+reference   Devlin et al., 2018, section 4.1: a linear layer on the pooled [CLS] of [CLS] A [SEP] B [SEP]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+
+from bothways.batch import Batch, Example
+from bothways.data.record import Record
+from bothways.errors import ConfigError
+from bothways.metrics import classes
+from bothways.nn.encoder import Encoder
+from bothways.nn.heads import Head
+from bothways.tasks.base import Answer, Encoded, Task, settings_dict
+from bothways.tasks.labels import label_index, labels_config
+from bothways.tasks.one_label import (
+    check_smoothing,
+    label_answer,
+    label_head,
+    label_loss,
+    label_of,
+    learn_label_set,
+    read_cls,
+)
+from bothways.tasks.sequences import encode_pairs, read_pair
+from bothways.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class PairSettings:
+    """How pairs are labelled."""
+
+    long: Literal["cut", "windows"] = "cut"
+    """a pair longer than the model: cut the longer text, or take the mean over windows of text_b"""
+    class_weights: Literal["balanced"] | None = None
+    """weigh rare labels up in the loss"""
+    label_smoothing: float = 0.0
+    """share of the target spread over all labels"""
+    positive: str | None = None
+    """of two labels, the one whose F1 is told; none: the last, or X where the other is not_X"""
+
+    def __post_init__(self) -> None:
+        check_smoothing(self.label_smoothing)
+
+
+class PairTask(Task):
+    """One head, "label", that reads [CLS]."""
+
+    name = "pair"
+    criterion = "accuracy"
+    Settings = PairSettings
+
+    def __init__(self, settings: PairSettings, labels: list[str], weights: list[float] | None = None) -> None:
+        self.settings, self.labels, self.weights = settings, labels, weights
+
+    @property
+    def architecture(self) -> str:
+        """The class that reads one text or two."""
+        return "BertForSequenceClassification"
+
+    def config_entries(self) -> dict[str, Any]:
+        """Labels and the kind of loss."""
+        return labels_config(self.labels) | {"problem_type": "single_label_classification"}
+
+    @classmethod
+    def learn(cls, records: Sequence[Record], settings: PairSettings) -> PairTask:
+        """The labels, from the training records."""
+        found = []
+        for record in records:
+            read_pair(record)
+            found.append(label_of(record))
+        labels, weights = learn_label_set(records, found, balanced=settings.class_weights == "balanced")
+        if settings.positive is not None and settings.positive not in labels:
+            known = ", ".join(labels)
+            raise ConfigError(f"positive is {settings.positive!r}, but the labels are {known}; name one of them")
+        return cls(settings, labels, weights)
+
+    def heads(self, encoder: Encoder) -> dict[str, Head]:
+        """A linear layer on the pooled [CLS]."""
+        return {"label": label_head(encoder, len(self.labels))}
+
+    def encode(
+        self, records: Sequence[Record], tokenizer: Tokenizer, *, max_length: int, labelled: bool, first: int = 0
+    ) -> list[Encoded]:
+        """[CLS] text_a [SEP] text_b [SEP]; the windows of a long pair stay together and answer as one group."""
+        windows = self.settings.long == "windows"
+        pairs = encode_pairs(records, tokenizer, max_length=max_length, windows=windows, first=first)
+        encoded = []
+        for record, (pieces, coverage) in zip(records, pairs, strict=True):
+            target, weight = self._target(record) if labelled else (None, 0.0)
+            encoded.append(Encoded([Example(tuple(pieces), {"label": read_cls(pieces, target, weight)})], coverage))
+        return encoded
+
+    def _target(self, record: Record) -> tuple[np.ndarray, float]:
+        """A record's label as the loss wants it, and its weight."""
+        index = label_index(label_of(record), self.labels, record)
+        return np.array([index]), 1.0 if self.weights is None else self.weights[index]
+
+    def losses(self, scores: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Cross-entropy."""
+        labels = batch.targets["label"].labels
+        assert labels is not None
+        smoothing = self.settings.label_smoothing
+        return {"label": label_loss(scores["label"], labels, weights=self.weights, smoothing=smoothing)}
+
+    def decode(self, record: Record, answers: list[Answer]) -> dict[str, Any]:
+        """The label and how sure the model is of each."""
+        return label_answer(answers[0].scores["label"][0], self.labels)
+
+    def metrics(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """As GLUE counts."""
+        gold = [label_of(record) for record in records]
+        found = [prediction["label"] for prediction in predictions]
+        return classes.pair(gold, found, labels=self.labels, positive=self.settings.positive)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Labels, their weights, settings."""
+        return {"labels": self.labels, "weights": self.weights, "settings": settings_dict(self.settings)}
+
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any]) -> PairTask:
+        """The task that `to_dict` described."""
+        return cls(PairSettings(**saved["settings"]), saved["labels"], saved["weights"])

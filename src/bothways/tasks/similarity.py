@@ -1,0 +1,116 @@
+"""Similarity: a number for two texts, as in STS-B.
+
+record      {"text_a": "一架飞机正在起飞。", "text_b": "飞机起飞了。", "label": 4.6}
+prediction  {"value": 4.51, "tokens": {"kept": 15}}, on the scale of the training labels
+metric      Pearson, Spearman
+reference   Devlin et al., 2018, section 4.1; google-research/bert's successors regress STS-B on the pooled [CLS]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+from torch.nn import functional as F
+
+from bothways.batch import Batch, Example
+from bothways.data.record import Record, require
+from bothways.errors import DataError
+from bothways.metrics.similarity import similarity
+from bothways.nn.encoder import Encoder
+from bothways.nn.heads import Head
+from bothways.tasks.base import Answer, Encoded, Task, settings_dict
+from bothways.tasks.labels import labels_config
+from bothways.tasks.one_label import label_head, read_cls
+from bothways.tasks.sequences import encode_pairs, read_pair
+from bothways.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class SimilaritySettings:
+    """How similarities are told."""
+
+    long: Literal["cut", "windows"] = "cut"
+    """a pair longer than the model: cut the longer text, or take the mean over windows of text_b"""
+
+
+class SimilarityTask(Task):
+    """One head, "label", that reads [CLS]: 0 stands for the lowest label seen in training, 1 for the highest."""
+
+    name = "similarity"
+    criterion = "spearman"
+    Settings = SimilaritySettings
+
+    def __init__(self, settings: SimilaritySettings, low: float, high: float) -> None:
+        self.settings, self.low, self.high = settings, low, high
+
+    @property
+    def architecture(self) -> str:
+        """transformers calls it regression; its logit is on the scale of 0 to 1."""
+        return "BertForSequenceClassification"
+
+    def config_entries(self) -> dict[str, Any]:
+        """One label, and the kind of loss."""
+        return labels_config(["similarity"]) | {"problem_type": "regression"}
+
+    @classmethod
+    def learn(cls, records: Sequence[Record], settings: SimilaritySettings) -> SimilarityTask:
+        """The range of the labels, from the training records."""
+        found = []
+        for record in records:
+            read_pair(record)
+            found.append(_label(record))
+        if not found or min(found) == max(found):
+            where = f"{records[0].path}: " if records else ""
+            same = f"all {len(found)} records have the label {found[0]:g}" if found else "there is no record"
+            raise DataError(f"{where}{same}; labels that differ are needed to learn from")
+        return cls(settings, min(found), max(found))
+
+    def heads(self, encoder: Encoder) -> dict[str, Head]:
+        """A linear layer on the pooled [CLS]."""
+        return {"label": label_head(encoder, 1)}
+
+    def encode(
+        self, records: Sequence[Record], tokenizer: Tokenizer, *, max_length: int, labelled: bool, first: int = 0
+    ) -> list[Encoded]:
+        """[CLS] text_a [SEP] text_b [SEP]; the windows of a long pair stay together and answer as one group."""
+        windows = self.settings.long == "windows"
+        pairs = encode_pairs(records, tokenizer, max_length=max_length, windows=windows, first=first)
+        encoded = []
+        for record, (pieces, coverage) in zip(records, pairs, strict=True):
+            target = None
+            if labelled:
+                target = np.array([[(_label(record) - self.low) / (self.high - self.low)]], dtype=np.float32)
+            read = read_cls(pieces, target, weight=float(labelled))
+            encoded.append(Encoded([Example(tuple(pieces), {"label": read})], coverage))
+        return encoded
+
+    def losses(self, scores: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Squared error on the scale of 0 to 1."""
+        labels = batch.targets["label"].labels
+        assert labels is not None
+        return {"label": F.mse_loss(scores["label"].float(), labels, reduction="sum")}
+
+    def decode(self, record: Record, answers: list[Answer]) -> dict[str, Any]:
+        """The number; it may lie a little beyond the labels seen in training."""
+        return {"value": self.low + (self.high - self.low) * float(answers[0].scores["label"][0, 0])}
+
+    def metrics(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """As STS-B is scored."""
+        return {**similarity([_label(record) for record in records], [one["value"] for one in predictions])}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Range and settings."""
+        return {"low": self.low, "high": self.high, "settings": settings_dict(self.settings)}
+
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any]) -> SimilarityTask:
+        """The task that `to_dict` described."""
+        return cls(SimilaritySettings(**saved["settings"]), saved["low"], saved["high"])
+
+
+def _label(record: Record) -> float:
+    return float(require(record, "label", float))

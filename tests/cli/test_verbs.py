@@ -1,0 +1,208 @@
+"""The verbs one after the other, from text to predictions: what they write, print and promise."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bothways.models.model import load
+
+
+def test_all_went_well(made):
+    assert {verb: told.code for verb, told in made.told.items()} == dict.fromkeys(made.told, 0), made.told
+    assert [told.err for told in made.told.values() if "error" in told.err or "Traceback" in told.err] == []
+
+
+def test_vocab_writes_a_tokenizer(made):
+    assert sorted(path.name for path in made.vocab.iterdir()) == [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "vocab.txt",
+    ]
+    size = len((made.vocab / "vocab.txt").read_text(encoding="utf-8").splitlines())
+    assert made.told["vocab"].out == f"{size} pieces in {made.vocab}\n"
+
+
+@pytest.mark.parametrize("verb", ["pretrain", "finetune"])
+def test_a_run_folder_has_what_is_promised(verb: str, made):
+    run: Path = made.pretrained if verb == "pretrain" else made.finetuned
+    assert {"config.toml", "log.jsonl", "loss.png", "checkpoints", "model"} <= {path.name for path in run.iterdir()}
+    assert (run / "loss.png").read_bytes().startswith(b"\x89PNG")
+    entries = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    steps = [entry for entry in entries if "step" in entry]
+    assert [entry["step"] for entry in steps] == list(range(1, 5))
+    assert all(math.isfinite(entry["loss"]) and entry["norm"] > 0 and entry["tokens"] > 0 for entry in steps)
+    assert "finished" in entries[-1]
+    assert load(run).config.hidden_size == 128
+    assert [path for path in run.rglob(".*")] == []
+    assert made.told[verb].out.splitlines()[-1].split() == ["model", str(run / "model")]
+
+
+def test_finetune_prints_the_dev_scores(made):
+    printed = dict(line.split(maxsplit=1) for line in made.told["finetune"].out.splitlines())
+    assert {"accuracy", "macro_f1", "pr_auc", "records", "tokens", "tokens_dropped", "model"} <= set(printed)
+    assert printed["records"] == "8"
+
+
+def test_evaluate_json_is_one_object_with_every_metric(made, command):
+    told = command("evaluate", made.finetuned, "--data", made.dev, "--json")
+    assert (told.code, told.err) == (0, "")
+    scores = json.loads(told.out)
+    assert told.out.count("\n") == 1
+    assert {"accuracy", "macro_f1", "pr_auc", "records", "tokens", "tokens_dropped", "seconds"} <= set(scores)
+    assert (scores["records"], scores["tokens_dropped"]) == (8, 0)
+    assert 0 <= scores["accuracy"] <= 1
+    # the run's own scores are of the same model on the same records
+    printed = dict(line.split(maxsplit=1) for line in made.told["finetune"].out.splitlines())
+    assert printed["accuracy"] == f"{scores['accuracy']:.4f}"
+    lines = command("evaluate", made.finetuned / "model", "--data", made.dev).out
+    assert f"{'accuracy':24} {scores['accuracy']:.4f}\n" in lines
+
+
+def test_evaluate_in_every_precision(made, command):
+    told = command("evaluate", made.finetuned, "--data", made.dev, "--json", "--precision", "all")
+    scores = json.loads(told.out)
+    assert {"float32", "bfloat16"} <= set(scores)
+    assert all("accuracy" in one for one in scores.values())
+
+
+def test_predict_texts_data_and_file_agree(made, command, tmp_path: Path):
+    rows = [json.loads(line) for line in made.dev.read_text(encoding="utf-8").splitlines()]
+    texts = command("predict", made.finetuned, *(row["text"] for row in rows))
+    data = command("predict", made.finetuned, "--data", made.dev)
+    out = tmp_path / "predictions.jsonl"
+    written = command("predict", made.finetuned, "--data", made.dev, "--out", out)
+    assert (texts.code, data.code, written.code) == (0, 0, 0)
+    assert texts.out == data.out == out.read_text(encoding="utf-8")
+    assert written.out == f"8 predictions in {out}\n"
+    predictions = [json.loads(line) for line in data.out.splitlines()]
+    assert len(predictions) == 8
+    for prediction in predictions:
+        assert prediction["label"] in ("good", "bad")
+        assert sum(prediction["scores"].values()) == pytest.approx(1, abs=1e-5)
+        assert prediction["score"] == pytest.approx(prediction["scores"][prediction["label"]], abs=1e-5)
+        assert set(prediction["tokens"]) == {"kept"}
+
+
+def test_a_pretrained_model_fills_masks(made, command):
+    told = command("predict", made.pretrained, "the film was [MASK] and [MASK] ours")
+    (masks,) = [json.loads(line) for line in told.out.splitlines()]
+    assert [(mask["start"], mask["end"]) for mask in masks] == [(13, 19), (24, 30)]
+    assert all(len(mask["fillings"]) == 5 for mask in masks)
+
+
+def test_columns_rename(made, command, tmp_path: Path):
+    rows = [json.loads(line) for line in made.dev.read_text(encoding="utf-8").splitlines()]
+    lines = "review,label\n" + "".join(f"{row['text']},{row['label']}\n" for row in rows)
+    (tmp_path / "dev.csv").write_text(lines, encoding="utf-8")
+    words = ["--data", tmp_path / "dev.csv", "--columns.text", "review"]
+    plain = command("predict", made.finetuned, "--data", made.dev)
+    assert command("predict", made.finetuned, *words).out == plain.out
+    again = json.loads(command("evaluate", made.finetuned, *words, "--json").out)
+    first = json.loads(command("evaluate", made.finetuned, "--data", made.dev, "--json").out)
+    assert again["accuracy"] == first["accuracy"]
+
+
+def test_settings_from_a_file_and_a_flag_over_them(made, command, tmp_path: Path):
+    settings = (made.finetuned / "config.toml").read_text(encoding="utf-8")
+    out = tmp_path / "run"
+    told = command("finetune", "--config", made.finetuned / "config.toml", "--out", out, "--epochs", 1, "--quiet")
+    assert (told.code, told.out, told.err) == (0, "", "")
+    again = (out / "config.toml").read_text(encoding="utf-8")
+    assert again == settings.replace("epochs = 2", "epochs = 1").replace(str(made.finetuned), str(out))
+    assert command("info", out, "--json").out.count('"epochs": 1') == 1
+
+
+def test_seeds_give_means_and_a_model(made, command, tmp_path: Path):
+    out = tmp_path / "run"
+    told = command(
+        *("finetune", "classify", "--model", made.pretrained, "--train", made.train, "--dev", made.dev),
+        *("--epochs", 1, "--batch", 8, "--seeds", 2, "--seed", 5, "--out", out),
+    )
+    assert told.code == 0, told.err
+    assert sorted(path.name for path in out.iterdir()) == ["config.toml", "model", "seed-5", "seed-6"]
+    printed = dict(line.split(maxsplit=1) for line in told.out.splitlines())
+    values = [float(value) for value in printed["accuracy_seeds"].split()]
+    assert float(printed["accuracy"]) == pytest.approx(sum(values) / 2, abs=1e-4)
+    assert {"accuracy_deviation", "seeds"} <= set(printed)
+    best = out / f"seed-{5 + values.index(max(values))}" / "model" / "model.safetensors"
+    assert (out / "model" / "model.safetensors").read_bytes() == best.read_bytes()
+    assert command("predict", out, "a lovely day").code == 0
+
+
+def test_duplicates_between_train_and_dev_are_told(made, command, tmp_path: Path):
+    both = tmp_path / "dev.jsonl"
+    lines = made.train.read_text(encoding="utf-8").splitlines()[:3] + made.dev.read_text(encoding="utf-8").splitlines()
+    both.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    told = command(
+        *("finetune", "classify", "--model", made.pretrained, "--train", made.train, "--dev", both),
+        *("--epochs", 1, "--batch", 16, "--out", tmp_path / "run"),
+    )
+    assert "warning: 3 of 11 dev records also stand in train; their scores say nothing about unseen text" in told.err
+
+
+def test_a_long_line_is_read_as_far_as_the_model_goes_and_told(made, command, tmp_path: Path):
+    rows = made.train.read_text(encoding="utf-8") + json.dumps({"text": "film " * 200_000, "label": "bad"}) + "\n"
+    (tmp_path / "train.jsonl").write_text(rows, encoding="utf-8")
+    told = command(
+        *("finetune", "classify", "--model", made.pretrained, "--train", tmp_path / "train.jsonl", "--epochs", 1),
+        *("--batching.max-length", 34, "--out", tmp_path / "run"),
+    )
+    assert told.code == 0, told.err
+    assert "17 records, " in told.err
+    assert "; 1 records are longer than the model reads: 199,968 tokens dropped" in told.err
+    predicted = command("predict", tmp_path / "run", "film " * 200_000)
+    assert json.loads(predicted.out)["tokens"] == {"kept": 510, "dropped": 199_490}
+
+
+def test_python_dash_m_is_the_same_program(made):
+    source = str(Path(__file__).resolve().parents[2] / "src")
+    words = [sys.executable, "-m", "bothways", "predict", str(made.finetuned), "a lovely day"]
+    env = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(words, capture_output=True, text=True, env=env, check=True)
+    assert json.loads(done.stdout)["label"] in ("good", "bad")
+    assert done.stderr == ""
+
+
+# -------------------------------------------------------------------------------------------------- info
+
+
+def test_info_of_a_model(made, command):
+    told = json.loads(command("info", made.finetuned / "model", "--json").out)
+    model = load(made.finetuned)
+    assert told["kind"] == "model"
+    assert (told["task"], told["labels"]) == ("classify", ["bad", "good"])
+    assert (told["layers"], told["width"], told["heads"], told["max_length"]) == (2, 128, 2, 512)
+    assert told["parameters"] == model.parameters
+    assert (told["dtype"], told["vocab_size"], told["lowercase"]) == ("F32", model.tokenizer.size, True)
+    assert told["architecture"] == "BertForSequenceClassification"
+    path = made.finetuned / "model" / "model.safetensors"
+    assert told["files"]["model.safetensors"] == path.stat().st_size
+
+
+def test_info_of_a_run(made, command):
+    told = json.loads(command("info", made.finetuned, "--json").out)
+    assert (told["kind"], told["finished"], told["steps"], told["epochs"]) == ("run", True, 4, 2)
+    assert told["checkpoints"] == ["step-00000002", "step-00000004"]
+    assert told["scores"]["records"] == 8
+    assert told["model"]["task"] == "classify"
+    lines = command("info", made.pretrained).out.splitlines()
+    assert f"{'finished':24} yes" in lines
+    assert "model" in lines
+
+
+def test_info_of_a_vocabulary_and_of_nothing(made, command, tmp_path: Path):
+    told = json.loads(command("info", made.vocab, "--json").out)
+    assert (told["kind"], told["vocab_size"]) == ("vocabulary", load(made.pretrained).tokenizer.size)
+    empty = command("info", tmp_path)
+    assert empty.code == 2
+    assert empty.err == (
+        f"bothways: error: {tmp_path} holds neither a model (config.json), a run (config.toml) "
+        f"nor a vocabulary (tokenizer.json)\n"
+    )
