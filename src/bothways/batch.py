@@ -235,9 +235,7 @@ def _lay_out(pieces: list[Piece], seeds: np.ndarray) -> tuple[Tokens, np.ndarray
             segment_ids[starts[number] : starts[number] + lengths[number]] = segments
     return (
         Tokens(
-            input_ids=torch.from_numpy(
-                np.concatenate([pieces[number].input_ids for number in order]).astype(np.int64)
-            ),
+            input_ids=torch.from_numpy(np.concatenate([pieces[number].input_ids for number in order]).astype(np.int64)),
             segment_ids=torch.from_numpy(segment_ids),
             position_ids=torch.from_numpy(position_ids.astype(np.int64)),
             cu_seqlens=torch.from_numpy(bounds.astype(np.int32)),

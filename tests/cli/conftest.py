@@ -14,7 +14,8 @@ import pytest
 
 from bothways.cli.main import main
 
-WORDS = "the film was a long day in town and we saw it with some old friends of ours".split()
+SENTENCE = "the film was a long day in town and we saw it with some old friends of ours"
+WORDS = SENTENCE.split()
 GOOD, BAD = ["great", "lovely", "warm"], ["awful", "poor", "cold"]
 
 

@@ -114,8 +114,10 @@ def test_settings_from_a_file_and_a_flag_over_them(made, command, tmp_path: Path
     out = tmp_path / "run"
     told = command("finetune", "--config", made.finetuned / "config.toml", "--out", out, "--epochs", 1, "--quiet")
     assert (told.code, told.out, told.err) == (0, "", "")
-    again = (out / "config.toml").read_text(encoding="utf-8")
-    assert again == settings.replace("epochs = 2", "epochs = 1").replace(str(made.finetuned), str(out))
+    changed = {"epochs = 2": "epochs = 1", "quiet = false": "quiet = true", str(made.finetuned): str(out)}
+    for before, after in changed.items():
+        settings = settings.replace(before, after)
+    assert (out / "config.toml").read_text(encoding="utf-8") == settings
     assert command("info", out, "--json").out.count('"epochs": 1') == 1
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,10 +17,12 @@ import bothways
 from bothways.batch import Example, Piece, Read
 from bothways.data.record import Record
 from bothways.errors import BothwaysError, ConfigError, DataError, ModelError
+from bothways.infer import predictor as module
 from bothways.infer.engine import Engine, by_length
-from bothways.infer.predictor import CHUNK, Predictor, records_of
+from bothways.infer.predictor import Predictor, records_of
 from bothways.models.model import Model, fresh, save
 from bothways.nn.encoder import EncoderConfig
+from bothways.tasks.base import Answer
 from bothways.tasks.classify import ClassifySettings, ClassifyTask
 from bothways.tasks.pretraining import PretrainTask
 from bothways.text.tokenizer import Tokenizer
@@ -151,35 +155,56 @@ def test_windows_answer_with_their_mean() -> None:
     assert list(whole["scores"].values()) == pytest.approx(probabilities.tolist(), abs=1e-5)
 
 
-def test_streaming_asks_for_a_chunk_at_a_time() -> None:
+@pytest.fixture
+def chunk(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Few enough records that several chunks take no time."""
+    monkeypatch.setattr(module, "CHUNK", 16)
+    return 16
+
+
+def test_streaming_asks_for_a_chunk_at_a_time(chunk: int) -> None:
     """So memory stays flat: no record beyond the chunk being answered has been asked for."""
     asked = 0
 
     def records() -> Iterator[Record]:
         nonlocal asked
-        for asked in range(1, 3 * CHUNK + 10):
+        for asked in range(1, 3 * chunk + 6):
             yield Record({"text": LETTERS[asked % 26]}, "endless.txt", asked)
 
     predictor = classifier()
-    stream, count = predictor.stream(records()), 0
-    for count, prediction in enumerate(stream, start=1):
-        assert asked <= -(-count // CHUNK) * CHUNK
-        if count % 2000 == 1:
-            assert_same(prediction, predictor.predict([LETTERS[count % 26]])[0])
-    assert count == 3 * CHUNK + 9
+    alone = {letter: predictor.predict([letter])[0] for letter in LETTERS}
+    count = 0
+    for count, prediction in enumerate(predictor.stream(records()), start=1):
+        assert asked <= -(-count // chunk) * chunk
+        assert_same(prediction, alone[LETTERS[count % 26]])
+    assert count == 3 * chunk + 5
 
 
-def test_streaming_takes_a_list_too() -> None:
-    """A list has no place that is kept between chunks, which must not turn into an endless run."""
+def test_records_are_numbered_through_the_stream(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = classifier()
-    assert list(predictor.stream(list(records_of(["a", "b"])))) == predictor.predict(["a", "b"])  # type: ignore[arg-type]
+    numbers: list[int] = []
+
+    def answers(examples: Sequence[Example]) -> list[Answer]:
+        numbers.extend(piece.origin.record for example in examples for piece in example.pieces if piece.origin)
+        return engine.answers(examples)
+
+    engine, predictor.engine = predictor.engine, SimpleNamespace(answers=answers)  # type: ignore[assignment]
+    predictor.predict(["a"] * (2 * chunk + 3))
+    assert numbers == list(range(2 * chunk + 3))
 
 
-def test_an_error_far_down_a_stream_comes_after_what_was_answered() -> None:
-    inputs = ["a"] * CHUNK + ["b", ""]
+def test_streaming_takes_a_list_too(chunk: int) -> None:
+    """A list has no place that is kept between chunks, which must not turn into an endless run."""
+    predictor, texts = classifier(), list(LETTERS[: chunk + 2])
+    stream = predictor.stream(list(records_of(texts)))  # type: ignore[arg-type]
+    assert list(islice(stream, 2 * len(texts))) == predictor.predict(texts)
+
+
+def test_an_error_far_down_a_stream_comes_after_what_was_answered(chunk: int) -> None:
+    inputs = ["a"] * chunk + ["b", ""]
     stream = classifier().stream(records_of(inputs))
-    assert len([next(stream) for _ in range(CHUNK)]) == CHUNK
-    assert message(DataError, lambda: next(stream)).startswith(f"<records>:{CHUNK + 2}: the text is empty")
+    assert len([next(stream) for _ in range(chunk)]) == chunk
+    assert message(DataError, lambda: next(stream)).startswith(f"<records>:{chunk + 2}: the text is empty")
 
 
 def test_evaluate_counts_what_it_read() -> None:

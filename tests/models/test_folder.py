@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import resource
-import shutil
 import socket
-import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,10 +19,8 @@ import torch
 
 from bothways.batch import Example, Piece, Read, pack
 from bothways.errors import ModelError
-from bothways.models.conversion import renames
 from bothways.models.model import Model, fresh, load, save, start_from
 from bothways.models.sizes import SIZES, sized
-from bothways.models.weights import MAX_HEADER
 from bothways.nn.encoder import EncoderConfig
 from bothways.tasks.classify import ClassifySettings, ClassifyTask
 from bothways.tasks.pretraining import PretrainTask
@@ -40,36 +35,8 @@ CONFIG = EncoderConfig(
     intermediate_size=12,
     max_position_embeddings=16,
 )
+Refused = Callable[..., str]
 LABELS = ["bad", "good", "so so"]
-NAMES = [name for rename in renames(2, "BertForSequenceClassification", prefixed=True) for name in rename.theirs]
-
-
-def classifier(config: EncoderConfig = CONFIG) -> Model:
-    torch.manual_seed(5)
-    return fresh(config, Tokenizer.from_vocab(VOCABULARY), ClassifyTask(ClassifySettings(), "one", LABELS))
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save(classifier(), tmp_path_factory.mktemp("models") / "model")
-
-
-@pytest.fixture
-def folder(original: Path, tmp_path: Path) -> Path:
-    """A saved classifier to damage."""
-    return Path(shutil.copytree(original, tmp_path / "model"))
-
-
-def refused(folder: str | Path, *parts: str) -> str:
-    """The message of a load that fails; it is one line and holds all `parts`."""
-    with pytest.raises(ModelError) as caught:
-        load(folder)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert len(message) < 500
-    for part in parts:
-        assert part in message
-    return message
 
 
 def edit(path: Path, **changes: Any) -> None:
@@ -93,7 +60,7 @@ def scores(model: Model) -> dict[str, torch.Tensor]:
         return model.network.eval()(pack([Example((Piece(ids),), reads)]))
 
 
-# ------------------------------------------------------------------------------------------- there and back
+# ---------------------------------------- there and back
 
 
 @pytest.mark.parametrize(
@@ -163,7 +130,7 @@ def test_sizes_are_googles(name: str) -> None:
     assert config.intermediate_size == 4 * config.hidden_size
 
 
-# ----------------------------------------------------------------------------------------------- starting from
+# ---------------------------------------- starting from
 
 
 def test_starting_from_another_task_keeps_the_encoder(folder: Path) -> None:
@@ -178,7 +145,7 @@ def test_starting_from_another_task_keeps_the_encoder(folder: Path) -> None:
     scores(model)["label"].numpy()
 
 
-def test_starting_from_one_without_a_pooler(folder: Path) -> None:
+def test_starting_from_one_without_a_pooler(folder: Path, refused: Refused) -> None:
     reweigh(folder, lambda weights: [weights.pop(name) for name in list(weights) if "pooler" in name])
     refused(folder, "bert.pooler.dense.weight and 1 more is missing")
     task = ClassifyTask(ClassifySettings(), "one", LABELS)
@@ -190,7 +157,7 @@ def test_starting_from_one_without_a_pooler(folder: Path) -> None:
         assert torch.equal(weight, model.network.state_dict()[name]), "the run's seed decides"
 
 
-def test_starting_from_a_class_that_has_no_task_here(folder: Path) -> None:
+def test_starting_from_a_class_that_has_no_task_here(classifier: Model, folder: Path, refused: Refused) -> None:
     edit(folder / "config.json", architectures=["BertForNextSentencePrediction"])
     (folder / "bothways.json").unlink()
     refused(folder, "config.json", "BertForNextSentencePrediction", "bothways finetune TASK --model")
@@ -200,212 +167,11 @@ def test_starting_from_a_class_that_has_no_task_here(folder: Path) -> None:
     ]
 
 
-# ------------------------------------------------------------------------------------------------- weights
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_each_weight_is_needed_in_its_shape(name: str, folder: Path) -> None:
-    def drop(weights: dict[str, torch.Tensor]) -> None:
-        dropped.append(weights.pop(name))
-
-    dropped: list[torch.Tensor] = []
-    reweigh(folder, drop)
-    refused(folder, str(folder), name, "is missing")
-
-    for wrong in (dropped[0].new_zeros(*dropped[0].shape, 1), dropped[0].new_zeros(dropped[0].numel() + 1)):
-        reweigh(folder, lambda weights, wrong=wrong: weights.update({name: wrong}))
-        refused(folder, str(folder), "self.query" if "self." in name else name, "has shape", str(tuple(wrong.shape)))
-
-    reweigh(folder, lambda weights: weights.update({name: dropped[0]}))
-    assert load(folder).told == []
-
-
-def test_names_are_all_the_weights(original: Path) -> None:
-    assert len(NAMES) == len(set(NAMES)) == 5 + 2 * 16 + 2 + 2
-    assert set(safetensors.torch.load_file(original / "model.safetensors")) == set(NAMES)
-
-
-@pytest.mark.parametrize(
-    ("extra", "text"),
-    [
-        ("bert.encoder.layer.2.output.dense.weight", "does not belong to a BERT of 2 layers; is num_hidden_layers"),
-        ("roberta.lm_head.weight", "roberta.lm_head.weight does not belong"),
-        ("encoder.layer.0.output.dense.weight", "encoder.layer.0.output.dense.weight does not belong"),
-    ],
-)
-def test_a_weight_that_is_no_berts(extra: str, text: str, folder: Path) -> None:
-    reweigh(folder, lambda weights: weights.update({extra: torch.zeros(2, 2)}))
-    refused(folder, text)
-
-
-def test_a_head_of_another_class_is_left_out_and_told(folder: Path) -> None:
-    reweigh(folder, lambda weights: weights.update({"cls.seq_relationship.weight": torch.zeros(2, 8)}))
-    assert load(folder).told == ["left out: cls.seq_relationship"]
-
-
-def test_weights_that_are_no_floats(folder: Path) -> None:
-    name = "bert.encoder.layer.0.output.dense.weight"
-    reweigh(folder, lambda weights: weights.update({name: weights[name].to(torch.int8)}))
-    refused(folder, name, "torch.int8", "floating-point")
-
-
-def test_an_untied_masked_lm_head(tmp_path: Path) -> None:
-    folder = save(fresh(CONFIG, Tokenizer.from_vocab(VOCABULARY), PretrainTask(None)), tmp_path / "model")
-    name = "cls.predictions.decoder.weight"
-    reweigh(folder, lambda weights: weights.update({name: torch.ones(24, 8)}))
-    refused(folder, name, "differs from the word embeddings")
-
-
-def test_a_label_head_of_another_size_than_its_labels(folder: Path) -> None:
-    """It must not be taken for a head to begin afresh, or predictions would be random."""
-    saved = json.loads((folder / "bothways.json").read_text())
-    saved["classify"]["labels"] = ["x", "y"]
-    edit(folder / "bothways.json", **saved)
-    refused(folder, "classifier.weight has shape (3, 8), but (2, 8) was wanted")
-
-
-def test_cut_and_corrupted_files(folder: Path) -> None:
-    """Wherever it is cut, and whatever byte of the header flips, the answer is a model or one line."""
-    path = folder / "model.safetensors"
-    whole = path.read_bytes()
-    header = 8 + struct.unpack("<Q", whole[:8])[0]
-    rng = np.random.default_rng(0)
-    for size in [0, 1, 7, 8, 9, header - 1, header, len(whole) - 1, *rng.integers(0, len(whole), 20)]:
-        path.write_bytes(whole[:size])
-        refused(folder, "model.safetensors", "again")
-    messages = []
-    for place in [*range(8), *rng.integers(8, header, 60)]:
-        damaged = bytearray(whole)
-        damaged[place] ^= 1 << int(rng.integers(8))
-        path.write_bytes(damaged)
-        try:
-            load(folder)
-        except ModelError as error:
-            messages.append(str(error))
-    assert len(messages) > 30, "a few flips, in the free-text part, do no harm"
-    assert all(str(folder) in message and "\n" not in message for message in messages)
-
-
-def test_header_limits(folder: Path) -> None:
-    path = folder / "model.safetensors"
-    path.write_bytes(struct.pack("<Q", 1 << 62) + b"{" * 100)
-    refused(folder, "not a safetensors file, or it was cut off")
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", MAX_HEADER + 1) + b"{")
-        file.truncate(MAX_HEADER + 100)
-    refused(folder, f"the header says it has {MAX_HEADER + 1:,} bytes; more than {MAX_HEADER:,} is refused")
-
-
-@pytest.mark.parametrize("length", [0x0280, 0x0480, 0x4B50])
-def test_a_header_whose_length_looks_like_a_pickle(length: int, folder: Path) -> None:
-    """0x80 0x02 begins a pickle, and a header of 640 bytes."""
-    path = folder / "model.safetensors"
-    whole = path.read_bytes()
-    begins = 8 + struct.unpack("<Q", whole[:8])[0]
-    header = json.loads(whole[8:begins])
-    short = json.dumps(header, separators=(",", ":")).encode()
-    padded = short + b" " * (-(len(short) - length) % 65536)
-    assert len(padded) % 65536 == length
-    path.write_bytes(struct.pack("<Q", len(padded)) + padded + whole[begins:])
-    assert load(folder).told == []
-
-
-@pytest.mark.parametrize("name", ["heads.label.linear.weight", "encoder.pooler.dense.weight", "label.weight"])
-def test_heads_of_their_own_file(name: str, folder: Path) -> None:
-    """It holds only what the weights' own file has no place for."""
-    path = folder / "heads.safetensors"
-    safetensors.torch.save_file({name: torch.zeros(3, 8)}, path)
-    refused(folder, str(path), name)
-    path.write_bytes(path.read_bytes()[:-1])
-    refused(folder, str(path), "again")
-
-
-# ------------------------------------------------------------------------------------------- nothing unpickled
-
-
-class Canary:
-    """Opens a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (open, (str(self.path), "w"))
-
-
-@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5, "torch"])
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.safetensors", "model-00001.safetensors"])
-def test_a_pickle_stays_unopened(name: str, protocol: Any, folder: Path, tmp_path: Path) -> None:
-    (folder / "model.safetensors").unlink()
-    path, canary = folder / name, tmp_path / "sung"
-    if protocol == "torch":
-        torch.save({"weight": Canary(canary)}, path)
-    else:
-        path.write_bytes(pickle.dumps(Canary(canary), protocol=protocol))
-    if name == "model-00001.safetensors":
-        index = {"weight_map": {"bert.pooler.dense.bias": name}}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    wanted = "not a safetensors file" if protocol in (0, 1) and "safetensors" in name else "pickle"
-    refused(folder, name, wanted)
-    assert not canary.exists()
-
-
-def test_remote_code_is_not_run(folder: Path, tmp_path: Path) -> None:
-    edit(folder / "config.json", auto_map={"AutoModel": "evil.Model", "AutoConfig": "evil.Config"})
-    (folder / "evil.py").write_text(f"open({str(tmp_path / 'sung')!r}, 'w')")
-    assert load(folder).told == []
-    assert not (tmp_path / "sung").exists()
-
-
-# ------------------------------------------------------------------------------------------------- shards
-
-
-def shard(folder: Path, weight_map: Any = None, **more: str) -> Path:
-    """Two parts and their index."""
-    weights = safetensors.torch.load_file(folder / "model.safetensors")
-    (folder / "model.safetensors").unlink()
-    places = {name: f"model-0000{1 + number % 2}-of-00002.safetensors" for number, name in enumerate(weights)}
-    for part in set(places.values()):
-        chosen = {name: weight for name, weight in weights.items() if places[name] == part}
-        safetensors.torch.save_file(chosen, folder / part)
-    index = folder / "model.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": places | more if weight_map is None else weight_map}))
-    return index
-
-
-def test_shards(folder: Path, original: Path) -> None:
-    shard(folder)
-    assert torch.equal(scores(load(folder))["label"], scores(load(original))["label"])
-    (folder / "model-00002-of-00002.safetensors").unlink()
-    refused(folder, "model.safetensors.index.json", "model-00002-of-00002.safetensors is missing")
-
-
-@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "..", "sub/x.safetensors", ""])
-def test_shards_outside_the_folder(name: str, folder: Path) -> None:
-    (folder.parent / "x").write_bytes((folder / "model.safetensors").read_bytes())
-    shard(folder, extra=name)
-    refused(folder, "model.safetensors.index.json", repr(name) if name not in ("..", "") else "index")
-
-
-@pytest.mark.parametrize(
-    "weight_map", [{}, [], 5, "x", {"a": 5}, {"a": ["x"]}, {"a": 5, "b": "x"}, {"a": None}], ids=str
-)
-def test_an_index_that_is_none(weight_map: Any, folder: Path) -> None:
-    shard(folder, weight_map)
-    refused(folder, "model.safetensors.index.json", "download it again")
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff\xfe", b'{"weight_map":' * 20_000], ids=range(6))
-def test_an_index_that_is_no_json(content: bytes, folder: Path) -> None:
-    shard(folder).write_bytes(content)
-    refused(folder, "model.safetensors.index.json", "download it again")
-
-
-# ------------------------------------------------------------------------------------------------- config.json
+# ---------------------------------------- config.json
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
-def test_a_missing_file(file: str, folder: Path) -> None:
+def test_a_missing_file(file: str, folder: Path, refused: Refused) -> None:
     (folder / file).unlink()
     refused(folder, str(folder), file)
 
@@ -424,7 +190,7 @@ def test_a_missing_file(file: str, folder: Path) -> None:
     ],
     ids=range(7),
 )
-def test_json_that_is_none(file: str, content: bytes, text: str, folder: Path) -> None:
+def test_json_that_is_none(file: str, content: bytes, text: str, folder: Path, refused: Refused) -> None:
     (folder / file).write_bytes(content)
     refused(folder, file, text)
 
@@ -463,7 +229,7 @@ def test_json_that_is_none(file: str, content: bytes, text: str, folder: Path) -
     ],
     ids=str,
 )
-def test_a_config_that_does_not_fit(changes: dict[str, Any], text: str, folder: Path) -> None:
+def test_a_config_that_does_not_fit(changes: dict[str, Any], text: str, folder: Path, refused: Refused) -> None:
     edit(folder / "config.json", **changes)
     refused(folder, str(folder), text)
 
@@ -479,7 +245,9 @@ def test_a_config_that_does_not_fit(changes: dict[str, Any], text: str, folder: 
     ],
     ids=str,
 )
-def test_odd_label_names_of_a_foreign_model(id2label: dict[str, str], text: str, folder: Path) -> None:
+def test_odd_label_names_of_a_foreign_model(
+    id2label: dict[str, str], text: str, folder: Path, refused: Refused
+) -> None:
     (folder / "bothways.json").unlink()
     edit(folder / "config.json", id2label=id2label)
     refused(folder, str(folder), text)
@@ -518,16 +286,16 @@ def test_a_task_that_does_not_fit(changes: dict[str, Any], text: str, folder: Pa
     assert text in str(caught.value)
 
 
-# ------------------------------------------------------------------------------------------------- places
+# ---------------------------------------- places
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/no/where", "a/b/c", "no such model", "~/x", "", "a\x00b"])
-def test_no_such_folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_such_folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
     monkeypatch.chdir(tmp_path)
     refused(name, "there is no such model folder" if name else "config.json is missing")
 
 
-def test_a_file_instead_of_a_folder(folder: Path) -> None:
+def test_a_file_instead_of_a_folder(folder: Path, refused: Refused) -> None:
     refused(folder / "model.safetensors", "is a file; a model is a folder with config.json")
 
 
@@ -559,28 +327,28 @@ def test_a_hub_name_without_a_network(name: str, setting: str, tmp_path: Path) -
     assert "set HF_ENDPOINT to a mirror" in last
 
 
-# ------------------------------------------------------------------------------------------------- saving
+# ---------------------------------------- saving
 
 
-def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_that_holds_something_is_left_alone(classifier: Model, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "thesis.txt").write_text("years of work")
     with pytest.raises(ModelError, match="exists already; give another folder, or remove it first"):
-        save(classifier(), out)
+        save(classifier, out)
     with pytest.raises(ModelError, match="exists already"):
-        save(classifier(), out / "thesis.txt")
+        save(classifier, out / "thesis.txt")
     assert [(path.name, path.read_text()) for path in out.iterdir()] == [("thesis.txt", "years of work")]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
-    assert load(save(classifier(), tmp_path)).folder == tmp_path
+def test_an_empty_folder_is_filled(classifier: Model, tmp_path: Path) -> None:
+    assert load(save(classifier, tmp_path)).folder == tmp_path
 
 
-def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_nothing_half_written(classifier: Model, tmp_path: Path) -> None:
     """A limit on a file's size stands for the full disk."""
-    model, (soft, hard) = classifier(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    model, (soft, hard) = classifier, resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
         with pytest.raises(OSError, match=r"File too large.*model\.safetensors"):
@@ -591,7 +359,9 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json", "bothways.json", "README.md"])
-def test_a_save_that_is_stopped_leaves_nothing(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_save_that_is_stopped_leaves_nothing(
+    classifier: Model, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from bothways.models import model as module
 
     def stop(path: Path, *_: Any) -> None:
@@ -600,5 +370,5 @@ def test_a_save_that_is_stopped_leaves_nothing(file: str, tmp_path: Path, monkey
 
     monkeypatch.setattr(module, "sync", stop)
     with pytest.raises(KeyboardInterrupt):
-        save(classifier(), tmp_path / "model")
+        save(classifier, tmp_path / "model")
     assert list(tmp_path.iterdir()) == []

@@ -270,9 +270,11 @@ def test_learn_says_what_is_wrong(given: Any, message: str, as_records: Any) -> 
         MultiTask.learn(as_records(given), SETTINGS)
 
 
-def test_without_tasks_there_is_nothing_to_learn(as_records: Any) -> None:
+def test_without_tasks_there_is_nothing_to_learn(as_records: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"multi has no tasks; give them in a file, --config run.toml"):
         MultiTask.learn(as_records(EVERY), MultiSettings())
+    with pytest.raises(ConfigError, match="multi has no tasks"):
+        finetune("multi", out=tmp_path / "run")
 
 
 def test_a_record_that_no_task_reads_is_refused(task: MultiTask, make_model: Any) -> None:

@@ -17,6 +17,7 @@ from bothways.batch import pack
 from bothways.data.record import IN_MEMORY, Record
 from bothways.errors import BothwaysError, ConfigError, DataError, ModelError
 from bothways.infer.predictor import Predictor
+from bothways.metrics.spans import spans
 from bothways.models.model import load, save, start_from
 from bothways.tasks.base import Answer
 from bothways.tasks.labels import UNSEEN
@@ -82,8 +83,10 @@ def test_offsets_of_slots_are_exact_for_any_text(tokenizer: Any, as_records: Any
     prediction = task.decode(record, [Answer(example, scores)])
     assert len(prediction["tags"]) == len(prediction["words"]) == words
     assert task.tags.impossible(prediction["tags"]) is None
-    for slot in prediction["slots"]:
-        assert text[slot["start"] : slot["end"]] == slot["text"] != ""
+    found = [span for span in spans(prediction["tags"]) if span.label != "V"]
+    for slot, span in zip(prediction["slots"], found, strict=True):
+        assert text[slot["start"] : slot["end"]] == slot["text"]
+        assert "".join(slot["text"].split()) == "".join(prediction["words"][span.start : span.end])
 
 
 def test_losses_equal_plain_pytorch_on_padded_data(

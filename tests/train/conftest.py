@@ -19,7 +19,8 @@ from bothways.nn.encoder import EncoderConfig
 from bothways.tasks.pretraining import PretrainTask
 from bothways.text.tokenizer import Tokenizer
 
-WORDS = "the film was a long day in town and we saw it with some old friends of ours".split()
+SENTENCE = "the film was a long day in town and we saw it with some old friends of ours"
+WORDS = SENTENCE.split()
 GOOD, BAD = ["great", "lovely", "warm"], ["awful", "poor", "cold"]
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted({*WORDS, *GOOD, *BAD, "."})]
 
@@ -145,12 +146,6 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
 
     yield run
     server.communicate(timeout=60)  # closes its input, at which it ends
-
-
-def steps_of(run: Path) -> list[dict[str, Any]]:
-    """The log's lines of steps."""
-    lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    return [entry for entry in map(json.loads, lines) if "step" in entry]
 
 
 @pytest.fixture

@@ -137,8 +137,17 @@ def test_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.
     """Every file is fsynced, then the folder, then comes the rename, then the folder above is fsynced."""
     events: list[str] = []
     fsync, rename = os.fsync, Path.rename
-    monkeypatch.setattr(os, "fsync", lambda fd: events.append(Path(os.readlink(f"/proc/self/fd/{fd}")).name) or fsync(fd))
-    monkeypatch.setattr(Path, "rename", lambda self, to: events.append(f"rename {to.name}") or rename(self, to))
+
+    def told_fsync(descriptor: int) -> None:
+        events.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    def told_rename(self: Path, to: Path) -> Path:
+        events.append(f"rename {to.name}")
+        return rename(self, to)
+
+    monkeypatch.setattr(os, "fsync", told_fsync)
+    monkeypatch.setattr(Path, "rename", told_rename)
     run = Stepping()
     run.take()
     run.save(tmp_path / "checkpoints")

@@ -155,6 +155,16 @@ def test_a_damaged_checkpoint_is_passed_over(
     assert_same(run, undisturbed(words))
 
 
+def test_the_best_weights_are_those_of_the_checkpoint(launch, killed, tmp_path: Path):
+    """What stands there may be from an epoch that is taken again, or damaged."""
+    words, out = killed
+    run = shutil.copytree(out, tmp_path / "run")
+    flip(run / "checkpoints" / "best.safetensors")
+    assert launch(*words, "--out", run, "--resume", at=(LOOP, "learning_rate", 1, KILL)).code == -KILL
+    kept = run / "checkpoints" / "step-00000009" / "best.safetensors"
+    assert (run / "checkpoints" / "best.safetensors").read_bytes() == kept.read_bytes()
+
+
 def test_no_good_checkpoint_is_one_line(launch, killed, tmp_path: Path):
     words, out = killed
     run = shutil.copytree(out, tmp_path / "run")

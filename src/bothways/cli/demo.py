@@ -36,7 +36,7 @@ SENTENCES = [
     "Parse the header of a message and decode the charset of its address.",
     "Return the geometry of the widget and bind a callback to the button.",
 ]
-MASKED = ["Return the [MASK] of the string.", "If the file does not [MASK], an error is raised."]
+MASKED = ["Return the [MASK] of the string.", "Return [MASK] if the path exists."]
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from bothways import config
-from bothways.cli.printing import score_lines
 from bothways.config import FLAT, Common
+from bothways.metrics.lines import score_lines
 
 
 @dataclass(frozen=True)

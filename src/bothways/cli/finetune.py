@@ -7,8 +7,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from bothways import config
-from bothways.cli.printing import score_lines
 from bothways.errors import ConfigError
+from bothways.metrics.lines import score_lines
 
 
 def run(argv: list[str]) -> int:

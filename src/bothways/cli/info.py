@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import tyro
 
 from bothways import config
-from bothways.cli.printing import score_lines
 from bothways.config import FLAT, Common
 from bothways.errors import ModelError
+from bothways.metrics.lines import score_lines
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bothways import config
-from bothways.cli.printing import score_lines
+from bothways.metrics.lines import score_lines
 
 
 def run(argv: list[str]) -> int:

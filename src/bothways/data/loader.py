@@ -74,9 +74,7 @@ def _chosen(items: Iterator[Item], size: StepSize) -> Iterator[list[Item]]:
         yield chosen
 
 
-def _step(
-    items: list[Item], size: StepSize, epoch: int, consumed: int, last: bool, rank: int, ranks: int
-) -> Step:
+def _step(items: list[Item], size: StepSize, epoch: int, consumed: int, last: bool, rank: int, ranks: int) -> Step:
     tokens = sum(item.tokens for item in items)
     budget = min(size.micro_tokens, -(-tokens // ranks))
     micro = list(micro_batches(items, budget))[rank::ranks]

@@ -82,6 +82,14 @@ class MultiSettings:
         if taken := [name for name in self.tasks if name in _TAKEN]:
             raise ConfigError(f"a task can't be called {taken[0]}, which means something else; call it otherwise")
 
+    def check(self) -> None:
+        """Raises ConfigError where there are no tasks; not when the settings are made, for a file is read later."""
+        if not self.tasks:
+            raise ConfigError(
+                "multi has no tasks; give them in a file, --config run.toml, as sections [tasks.NAME] "
+                'with task = "tag" or another, and train'
+            )
+
 
 class MultiTask(Task):
     """The heads of all parts, called "people/tags" and so on; each part knows only its own."""
@@ -103,11 +111,7 @@ class MultiTask(Task):
         """Each part learns from its own records."""
         from bothways.tasks import task_class
 
-        if not settings.tasks:
-            raise ConfigError(
-                "multi has no tasks; give them in a file, --config run.toml, as sections [tasks.NAME] "
-                'with task = "tag" or another, and train'
-            )
+        settings.check()
         own = _by_part(records, settings.tasks)
         for name in settings.tasks:
             if not own[name]:

@@ -57,8 +57,8 @@ def learn_label_set(
     return labels, balanced_weights(found, labels) if balanced else None
 
 
-def label_head(encoder: Encoder, labels: int, *, salt: int = 0) -> LabelHead:
-    """A linear layer on the pooled [CLS]; `salt` keeps the dropout of two heads apart."""
+def label_head(encoder: Encoder, labels: int) -> LabelHead:
+    """A linear layer on the pooled [CLS]."""
     assert encoder.pooler is not None
     return LabelHead(
         encoder.pooler,
@@ -66,7 +66,6 @@ def label_head(encoder: Encoder, labels: int, *, salt: int = 0) -> LabelHead:
         labels,
         dropout=encoder.config.hidden_dropout_prob,
         initializer_range=encoder.config.initializer_range,
-        salt=salt,
     )
 
 

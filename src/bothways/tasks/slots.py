@@ -84,7 +84,7 @@ class SlotsTask(Task):
         """A linear layer on each word's first piece, and one on the pooled [CLS]."""
         return {
             "slots": tag_heads(encoder, len(self.tags.names), crf=False)["tags"],
-            "intent": label_head(encoder, len(self.intents), salt=1),
+            "intent": label_head(encoder, len(self.intents)),
         }
 
     def encode(

@@ -92,7 +92,7 @@ def finetune_run(
                 scores = dev.scores()
                 folder.log.tell(f"epoch {training.progress.epoch + 1}: dev {_brief(scores)}")
                 _keep_best(best, scores[task.criterion], training)
-            return Look(scores, over=ranks.agree(best.has_waited(settings.patience), device))
+            return Look(scores, over=ranks.agree(best.has_waited(settings.patience), device), keep=True)
 
         if not best.has_waited(settings.patience):
             total = settings.epochs * count_steps(source, training.size)

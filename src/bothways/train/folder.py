@@ -117,9 +117,7 @@ class RunFolder:
 
     # ------------------------------------------------------------------------------------------- during a run
 
-    def restore(
-        self, network: Network, optimizer: torch.optim.Optimizer, progress: Progress
-    ) -> dict[str, Any] | None:
+    def restore(self, network: Network, optimizer: torch.optim.Optimizer, progress: Progress) -> dict[str, Any] | None:
         """Open the log, and go on from the newest good checkpoint: its state, or None when there is none yet.
 
         Raises:

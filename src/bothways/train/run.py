@@ -110,6 +110,7 @@ def _records(wanted: Any, which: Literal["train", "dev"], given: Data | None) ->
         return list(read_records(data, columns=wanted.columns))
     if wanted.task != MultiTask.name:
         return None
+    wanted.multi.check()
     files = {name: (getattr(part, which), part.columns) for name, part in wanted.multi.tasks.items()}
     missing = [name for name, (file, _) in files.items() if file is None]
     if missing and which == "train":

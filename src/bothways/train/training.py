@@ -61,10 +61,11 @@ class Training:
 
 @dataclass(frozen=True)
 class Look:
-    """What an examination after a step found: scores for the log, if it was due, and whether the run is over."""
+    """What an examination after a step found."""
 
-    scores: dict[str, Any] | None = None
-    over: bool = False
+    scores: dict[str, Any] | None = None  # for the log; None: it was not due
+    over: bool = False  # the run is
+    keep: bool = False  # save a checkpoint
 
 
 def restore(training: Training) -> dict[str, Any] | None:
@@ -93,8 +94,8 @@ def take_steps(
 ) -> None:
     """Train until step `total`, or until `examine` says that the run is over.
 
-    A checkpoint is saved after each epoch, every `checkpoint_minutes`, at the last step and when asked to stop;
-    `extra` gives what else it holds.
+    A checkpoint is saved every `checkpoint_minutes`, when `examine` says so, at the last step and when asked to
+    stop; `extra` gives what else it holds.
 
     Raises:
         Stopped: Ctrl-C or SIGTERM; a checkpoint has been saved.
@@ -113,7 +114,7 @@ def take_steps(
         folder.log.step(step=progress.step, steps=total, loss=entry["loss"], tokens=report.tokens)
         over = look.over or progress.step == total
         due = time.monotonic() - saved_at >= 60 * training.checkpoint_minutes
-        if due or over or report.epoch_ended or report.asked_to_stop:
+        if due or over or look.keep or report.asked_to_stop:
             save(training, extra())
             saved_at = time.monotonic()
         if report.asked_to_stop and not over:
@@ -157,7 +158,7 @@ def telling(folder: RunFolder) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise Stopped("stopped at once; go on from the last checkpoint with --resume") from None
+        raise Stopped("stopped at once; go on with --resume") from None
     finally:
         folder.log.close()
 

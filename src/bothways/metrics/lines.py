@@ -1,4 +1,4 @@
-"""How verbs print scores: a line each, names first."""
+"""Scores as lines of text, for people: a name and a value each."""
 
 from __future__ import annotations
 
