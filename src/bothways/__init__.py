@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["finetune", "load", "pretrain", "__version__"]
+__all__ = ["__version__", "finetune", "load", "pretrain"]
 
 if TYPE_CHECKING:
     from bothways.infer.predictor import load

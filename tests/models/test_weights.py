@@ -16,7 +16,7 @@ import torch
 
 from bothways.errors import ModelError
 from bothways.models.conversion import renames
-from bothways.models.model import load, save
+from bothways.models.model import load, save, start_from
 from bothways.models.weights import MAX_HEADER
 from bothways.tasks.pretraining import PretrainTask
 

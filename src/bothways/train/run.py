@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
+from tyro.conf import arg
 
 from bothways import config
 from bothways.config import FLAT, Common
@@ -26,6 +27,8 @@ from bothways.train.ranks import joined
 from bothways.train.seeds import finetune_seeds
 from bothways.train.settings import Finetune, Pretrain
 from bothways.train.stopping import stopped_at_once
+
+_TRAIN = arg(help="labelled records to learn from")
 
 Data = str | Path | Sequence[Mapping[str, Any]]
 
@@ -60,13 +63,23 @@ def finetune_settings(task: str) -> type[Any]:
     return make_dataclass(
         "FinetuneRun",
         [
-            ("task", tyro.conf.Positional[str]),
-            ("out", Path),
-            ("train", Path | None, field(default=None)) if parts else ("train", Path),
-            ("dev", Path | None, field(default=None)),
-            ("columns", dict[str, str], field(default_factory=dict)),
-            ("seeds", int, field(default=1)),
-            ("resume", bool, field(default=False, compare=False)),
+            ("task", Annotated[tyro.conf.Positional[str], arg(help="the task")]),
+            ("out", Annotated[Path, arg(help="folder of the run")]),
+            ("train", Annotated[Path | None, _TRAIN], field(default=None))
+            if parts
+            else ("train", Annotated[Path, _TRAIN]),
+            (
+                "dev",
+                Annotated[Path | None, arg(help="labelled records to choose the best epoch by")],
+                field(default=None),
+            ),
+            ("columns", Annotated[dict[str, str], arg(help="--columns.text NAME")], field(default_factory=dict)),
+            ("seeds", Annotated[int, arg(help="so many runs, told as mean and deviation")], field(default=1)),
+            (
+                "resume",
+                Annotated[bool, arg(help="go on with a run that was stopped")],
+                field(default=False, compare=False),
+            ),
             ("settings", Annotated[Finetune, FLAT], field(default_factory=Finetune)),
             (task, Annotated[own, FLAT] if parts else own, field(default_factory=own)),
             ("common", Annotated[Common, FLAT], field(default_factory=Common)),
@@ -131,8 +144,8 @@ def finetune(task: str, *, out: str | Path, train: Data | None = None, dev: Data
         BothwaysError: as the command line would say it.
     """
     files = {name: str(data) for name, data in (("train", train), ("dev", dev)) if isinstance(data, str | Path)}
-    given = {"task": task, "out": str(out), **({} if train is None else {"train": "<records>"}), **files, **settings}
-    wanted = config.from_dict(finetune_settings(task), given)
+    given = {"task": task, "out": out, **({} if train is None else {"train": "<records>"}), **files, **settings}
+    wanted = config.from_dict(finetune_settings(task), _plain(given))
     return run_finetune(
         wanted,
         train=None if "train" in files else train,
@@ -152,7 +165,24 @@ def run_pretrain(wanted: PretrainRun) -> Run:
         return pretrain_run(wanted, ranks=ranks, device=device)
 
 
-def pretrain(*, text: Sequence[str | Path], out: str | Path, **settings: Any) -> Run:
-    """Pre-train a model; the Python way of `bothways pretrain`."""
-    given = {"text": [str(path) for path in text], "out": str(out), **settings}
-    return run_pretrain(config.from_dict(PretrainRun, given))
+def pretrain(
+    *,
+    text: str | Path | Sequence[str | Path],
+    out: str | Path,
+    dev: str | Path | Sequence[str | Path] = (),
+    **settings: Any,
+) -> Run:
+    """Pre-train a model; the Python way of `bothways pretrain`. `text` and `dev`: files or folders, one or several."""
+    several = {
+        name: [data] if isinstance(data, str | Path) else list(data) for name, data in (("text", text), ("dev", dev))
+    }
+    return run_pretrain(config.from_dict(PretrainRun, _plain({**several, "out": out, **settings})))
+
+
+def _plain(value: Any) -> Any:
+    """The same settings with paths as strings, as a TOML file would have them."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return str(value) if isinstance(value, Path) else value
