@@ -17,8 +17,10 @@ def pick_device(wanted: str) -> torch.device:
     """The device asked for; auto takes CUDA when there is one. Under torchrun each rank takes its own.
 
     Raises:
-        ConfigError: CUDA was asked for, but this PyTorch sees none.
+        ConfigError: an unknown device, or CUDA was asked for, but this PyTorch sees none.
     """
+    if wanted not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"device is {wanted!r}; wanted auto, cpu or cuda")
     available = torch.cuda.is_available()
     if wanted == "cuda" and not available:
         raise ConfigError("--device cuda: this PyTorch sees no CUDA device; try --device cpu, or install a CUDA build")

@@ -39,12 +39,12 @@ class Ranks:
         if self.count == 1:
             return
         trained = [p for p in network.parameters() if p.requires_grad]
-        for parameter in trained:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        flat = torch.cat([parameter.grad.flatten() for parameter in trained if parameter.grad is not None])
+        # What no rank has a gradient for keeps none, as on one rank: the optimizer then leaves it alone.
+        reached = torch.tensor([float(p.grad is not None) for p in trained], device=trained[0].device)
+        summed = [p for p, count in zip(trained, self.sum(reached).tolist(), strict=True) if count]
+        flat = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in summed])
         dist.all_reduce(flat)
-        for parameter, part in zip(trained, flat.split([p.numel() for p in trained]), strict=True):
+        for parameter, part in zip(summed, flat.split([p.numel() for p in summed]), strict=True):
             parameter.grad = part.view_as(parameter)
 
     def agree(self, decision: bool, device: torch.device) -> bool:
