@@ -133,12 +133,11 @@ def draw_losses(log: Path, picture: Path, criterion: str | None = None) -> None:
         right = axis.twinx()
         right.plot(*zip(*scores, strict=True), "s--", color="#3a7d44", label=f"dev {criterion}")
         right.set_ylabel(f"dev {criterion}")
-        right.legend(loc="lower right", frameon=False)
     axis.set_xlabel("step")
     axis.set_ylabel("loss")
     axis.grid(alpha=0.25)
-    axis.legend(loc="upper right", frameon=False)
-    figure.tight_layout()
+    figure.legend(loc="upper center", ncol=4, frameon=False)  # above the axes: inside, some line always meets it
+    figure.tight_layout(rect=(0, 0, 1, 0.94))
     figure.savefig(picture)
     plt.close(figure)
 
