@@ -5,6 +5,7 @@ A head gets the rows that its target names, (m, D), and answers once a row or on
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar, Literal
 
@@ -18,16 +19,16 @@ from bothways.nn.encoder import Pooler, initialise
 HEAD_SALT = 1 << 20  # keeps heads' dropout apart from the layers'
 
 
-class Head(nn.Module):
+class Head(nn.Module, ABC):
     """Rows (m, D), their noise and their groups' bounds (G + 1,) → scores, one a row or one a group."""
 
     per: ClassVar[Literal["row", "group"]]
 
+    @abstractmethod
     def forward(
         self, rows: Float[Tensor, "m D"], noise: Int[Tensor, " m"] | None, groups: Int[Tensor, " bounds"]
     ) -> Tensor:
         """The head's scores."""
-        raise NotImplementedError
 
 
 class MaskedHead(Head):
@@ -63,13 +64,10 @@ class MaskedHead(Head):
         return nn.functional.linear(x, self.word[0].weight, self.bias)
 
 
-class LabelHead(Head):
-    """One answer for a group of [CLS] rows: pool, drop out, one linear layer, mean over the group's windows.
+class PooledHead(Head):
+    """One answer a row, through the pooler: a score for each option of a choice."""
 
-    Reference: Devlin et al., 2018, section 4.1.
-    """
-
-    per = "group"
+    per = "row"
 
     def __init__(
         self, pooler: Pooler, width: int, labels: int, *, dropout: float, initializer_range: float, salt: int = 0
@@ -82,9 +80,24 @@ class LabelHead(Head):
 
     def forward(
         self, rows: Float[Tensor, "m D"], noise: Int[Tensor, " m"] | None, groups: Int[Tensor, " bounds"]
+    ) -> Float[Tensor, "m C"]:
+        """Logits of each row."""
+        return self.linear(self.dropout(self.pooler[0](rows), noise))
+
+
+class LabelHead(PooledHead):
+    """One answer for a group of [CLS] rows: the mean of what its windows say.
+
+    Reference: Devlin et al., 2018, section 4.1.
+    """
+
+    per = "group"
+
+    def forward(
+        self, rows: Float[Tensor, "m D"], noise: Int[Tensor, " m"] | None, groups: Int[Tensor, " bounds"]
     ) -> Float[Tensor, "G C"]:
         """Logits of each group."""
-        logits = self.linear(self.dropout(self.pooler[0](rows), noise))
+        logits = super().forward(rows, noise, groups)
         return logits if len(groups) == len(rows) + 1 else mean_by_group(logits, groups)
 
 
@@ -107,27 +120,6 @@ class TokenHead(Head):
     ) -> Float[Tensor, "m C"]:
         """Logits of each row."""
         return self.linear(self.dropout(rows, noise))
-
-
-class PooledHead(Head):
-    """One answer a row, through the pooler: a score for each option of a choice."""
-
-    per = "row"
-
-    def __init__(
-        self, pooler: Pooler, width: int, labels: int, *, dropout: float, initializer_range: float, salt: int = 0
-    ) -> None:
-        super().__init__()
-        self.pooler = [pooler]  # the encoder's own, shared: see MaskedHead
-        self.dropout = Dropout(dropout, width, salt=HEAD_SALT + salt)
-        self.linear = nn.Linear(width, labels)
-        initialise(self, initializer_range)
-
-    def forward(
-        self, rows: Float[Tensor, "m D"], noise: Int[Tensor, " m"] | None, groups: Int[Tensor, " bounds"]
-    ) -> Float[Tensor, "m C"]:
-        """Logits of each row."""
-        return self.linear(self.dropout(self.pooler[0](rows), noise))
 
 
 def mean_by_group(rows: Float[Tensor, "m C"], groups: Int[Tensor, " bounds"]) -> Float[Tensor, "G C"]:
