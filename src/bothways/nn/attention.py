@@ -36,7 +36,8 @@ def attend(
     """softmax(q kᵀ / √K) v, each sequence of `queries` over the sequence of `keys` with the same number.
 
     On CUDA in half precision this is one variable-length kernel; everywhere else sequences of near
-    length are attended together, as many as their padding costs less than another kernel call. `causal` lets position i see keys up to i. `dropout` drops attention weights, as BERT does;
+    length are attended together, as many as their padding costs less than another kernel call.
+    `causal` lets position i see keys up to i. `dropout` drops attention weights, as BERT does;
     `salt` keeps one layer's noise apart from another's.
 
     Reference: Vaswani et al., 2017, section 3.2.1.
