@@ -6,10 +6,12 @@ Reference: Turc et al., 2019, "Well-Read Students Learn Better", table 1; Devlin
 from __future__ import annotations
 
 import difflib
+import re
 
 from bothways.errors import ConfigError
 from bothways.nn.encoder import EncoderConfig
 
+HEAD = 64
 SIZES: dict[str, tuple[int, int]] = {  # layers, width; 64 wide heads, feed-forward 4 × width
     "tiny": (2, 128),
     "mini": (4, 256),
@@ -20,21 +22,37 @@ SIZES: dict[str, tuple[int, int]] = {  # layers, width; 64 wide heads, feed-forw
 }
 
 
+_SHAPE = re.compile(r"([1-9]\d{0,2})x([1-9]\d{1,4})")
+
+
+def is_size(name: str) -> bool:
+    """Whether `name` is a size: one of Google's, or layers x width, as in 6x256."""
+    return name in SIZES or _SHAPE.fullmatch(name) is not None
+
+
 def sized(name: str, vocab_size: int) -> EncoderConfig:
-    """The shape of that name over a vocabulary of `vocab_size` pieces.
+    """The shape of that name, or of that many layers x width, over a vocabulary of `vocab_size` pieces.
 
     Raises:
-        ConfigError: no such size; the message names the nearest.
+        ConfigError: no such size; the message names the nearest. A width that is no multiple of 64.
     """
-    if name not in SIZES:
+    if shape := _SHAPE.fullmatch(name):
+        layers, width = int(shape[1]), int(shape[2])
+        if width % HEAD:
+            raise ConfigError(f"{name}: a width of {width} is no multiple of {HEAD}, the width of a head")
+    elif name in SIZES:
+        layers, width = SIZES[name]
+    else:
         near = difflib.get_close_matches(name, SIZES, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"{name!r} is neither a model folder nor a size; sizes are {', '.join(SIZES)}{hint}")
-    layers, width = SIZES[name]
+        raise ConfigError(
+            f"{name!r} is neither a model folder nor a size; sizes are {', '.join(SIZES)} "
+            f"or layers x width, as in 6x256{hint}"
+        )
     return EncoderConfig(
         vocab_size=vocab_size,
         hidden_size=width,
         num_hidden_layers=layers,
-        num_attention_heads=width // 64,
+        num_attention_heads=width // HEAD,
         intermediate_size=4 * width,
     )

@@ -25,12 +25,16 @@ class Dropout(nn.Module):
 
     def __init__(self, p: float, width: int, *, salt: int) -> None:
         super().__init__()
-        self.p, self.width = p, width
-        self.threshold = round(p * _STEPS)
+        self.width = width
+        self.set(p)
         generator = torch.Generator().manual_seed(salt)
         # On the CPU even where the weights are made on the meta device, for no file holds these.
         columns = torch.randint(-(2**62), 2**62, (-(-width // _LANES),), generator=generator, device="cpu")
         self.register_buffer("columns", columns, persistent=False)
+
+    def set(self, p: float) -> None:
+        """Drop with probability `p` from now on."""
+        self.p, self.threshold = p, round(p * _STEPS)
 
     def forward(self, x: Float[Tensor, "M width"], noise: Int[Tensor, " M"] | None) -> Float[Tensor, "M width"]:
         """`x` with some elements zeroed; unchanged in eval mode. Without `noise`, rows draw their own."""
@@ -40,6 +44,13 @@ class Dropout(nn.Module):
             noise = torch.randint(-(2**62), 2**62, (len(x),), device=x.device)
         kept = keep(noise, self.columns, self.threshold)[:, : self.width]
         return x * kept.to(x.dtype).mul_(_STEPS / (_STEPS - self.threshold))
+
+
+def set_dropout(module: nn.Module, p: float) -> None:
+    """Drop with probability `p` everywhere in `module`."""
+    for part in module.modules():
+        if isinstance(part, Dropout):
+            part.set(p)
 
 
 def keep(noise: Int[Tensor, " M"], columns: Int[Tensor, " L"], threshold: int) -> Tensor:

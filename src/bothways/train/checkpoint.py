@@ -17,7 +17,7 @@ from bothways.errors import TrainingError
 from bothways.models.weights import read_tensors, sync, write_tensors
 
 KEEP = 2  # the newest and the one before it, in case the newest was damaged
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what AdamW keeps of each parameter
+MOMENTS = ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")  # what AdamW and Muon keep of each parameter
 
 
 def save_checkpoint(

@@ -19,7 +19,7 @@ from bothways.data.record import Record
 from bothways.infer.predictor import Predictor
 from bothways.models.model import Model, save, seed_everything, start_from
 from bothways.models.weights import read_tensors
-from bothways.nn.dropout import Dropout
+from bothways.nn.dropout import set_dropout
 from bothways.tasks.base import Coverage, Encoded, Task
 from bothways.train.card import card, hardware, hashes
 from bothways.train.checkpoint import save_weights
@@ -132,9 +132,7 @@ class Dev:
 def freeze(model: Model) -> None:
     """Train only the heads, on the encoder's vectors as they are: the encoder learns nothing and drops nothing."""
     model.network.encoder.requires_grad_(False)
-    for module in model.network.encoder.modules():
-        if isinstance(module, Dropout):
-            module.threshold = 0
+    set_dropout(model.network.encoder, 0.0)
 
 
 def _keep_best(best: Best, score: float, training: Training) -> None:

@@ -117,13 +117,18 @@ class RunFolder:
 
     # ------------------------------------------------------------------------------------------- during a run
 
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether `restore` has something to go on from."""
+        return self.resume and bool(saved_checkpoints(self.checkpoints))
+
     def restore(self, network: Network, optimizer: torch.optim.Optimizer, progress: Progress) -> dict[str, Any] | None:
         """Open the log, and go on from the newest good checkpoint: its state, or None when there is none yet.
 
         Raises:
             TrainingError: all checkpoints are damaged.
         """
-        if not (self.resume and saved_checkpoints(self.checkpoints)):
+        if not self.has_checkpoint:
             self.log.open(keep_until_step=None)
             if self.resume:
                 self.log.tell("no checkpoint had been saved yet: the run begins again at its first step")

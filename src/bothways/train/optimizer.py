@@ -1,4 +1,4 @@
-"""AdamW and the learning rate's schedule."""
+"""AdamW, Muon and the learning rate's schedule."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import nn
 
 from bothways.errors import ConfigError
+from bothways.nn.network import Network
 
 
 @dataclass(frozen=True)
 class Optim:
     """How weights follow gradients."""
 
+    method: Literal["adamw", "muon"] = "adamw"
+    """muon: the layers' matrices by orthogonalised momentum, all else by AdamW at the same rate"""
     lr: float = 5e-5
     """peak learning rate"""
     warmup: float = 0.1
@@ -33,6 +35,8 @@ class Optim:
     """added to the root of the second moment"""
     clip: float | None = 1.0
     """largest norm of a step's gradient; none: not clipped"""
+    dropout: float | None = None
+    """dropout of hidden vectors; none: as config.json says. Text that is read only once needs none"""
     attention_dropout: float | None = 0.0
     """dropout of attention weights, which fused kernels do without; none: as config.json says"""
 
@@ -45,27 +49,56 @@ class Optim:
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"optim.{name} is {getattr(self, name)}; it must lie in [0, 1)")
+        for name in ("dropout", "attention_dropout"):
+            if (value := getattr(self, name)) is not None and not 0 <= value < 1:
+                raise ConfigError(f"optim.{name} is {value}; a probability to drop lies in [0, 1)")
         if self.clip is not None and not self.clip > 0:
             raise ConfigError(f"optim.clip is {self.clip}; it must be above 0, or none")
 
 
-def make_optimizer(network: nn.Module, settings: Optim) -> torch.optim.AdamW:
-    """AdamW over what is to be trained; biases and norms are not decayed.
+def make_optimizer(network: Network, settings: Optim) -> torch.optim.Optimizer:
+    """The optimizer over what is to be trained; biases and norms are not decayed.
 
-    Reference: Loshchilov & Hutter, 2017; google-research/bert optimization.py (what is excluded from decay).
+    Muon's steps are scaled to the size of AdamW's, so one rate and one decay serve both.
+
+    Reference: Loshchilov & Hutter, 2017; google-research/bert optimization.py (what is excluded from decay);
+    Jordan et al., 2024 (Muon: hidden matrices only); Liu et al., 2025, section 2.2 (its scale).
     """
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    hidden = {id(p) for p in network.encoder.layers.parameters() if p.ndim == 2} if settings.method == "muon" else set()
     groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trained if p.ndim > 1 and id(p) not in hidden], "weight_decay": settings.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
+    adamw = torch.optim.AdamW(
         [group for group in groups if group["params"]],
         lr=settings.lr,
         betas=(settings.beta1, settings.beta2),
         eps=settings.eps,
         fused=True,
     )
+    matrices = [p for p in trained if id(p) in hidden]
+    if not matrices:
+        return adamw
+    muon = torch.optim.Muon(
+        matrices, lr=settings.lr, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw"
+    )
+    return Together(adamw, muon)
+
+
+class Together(torch.optim.Optimizer):
+    """Several optimizers as one, each with its own weights; what they keep of them lies in one `state`."""
+
+    def __init__(self, *parts: torch.optim.Optimizer) -> None:
+        super().__init__([group for part in parts for group in part.param_groups], {})
+        self.parts = parts
+        for part in parts:
+            part.state = self.state
+
+    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """One step of each."""
+        for part in self.parts:
+            part.step()
 
 
 def learning_rate(settings: Optim, step: int, steps: int) -> float:

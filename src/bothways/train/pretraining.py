@@ -10,8 +10,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from bothways.data.cooccurrence import cooccurrence_vectors
 from bothways.data.documents import text_files
 from bothways.data.loader import StepSize, count_steps
 from bothways.data.pretraining import PretrainingSource
@@ -21,7 +23,8 @@ from bothways.data.vocabulary import learn_tokenizer
 from bothways.errors import ConfigError, DataError
 from bothways.models.hub import locate
 from bothways.models.model import Model, fresh, read_config, save, seed_everything, start_from
-from bothways.models.sizes import SIZES, sized
+from bothways.models.sizes import SIZES, is_size, sized
+from bothways.nn.heads import MaskedHead
 from bothways.tasks.pretraining import PretrainTask
 from bothways.text.tokenizer import Tokenizer
 from bothways.train.card import card, hardware
@@ -94,6 +97,9 @@ def _prepare(wanted: Any, folder: RunFolder, device: torch.device) -> tuple[Trai
     task = PretrainTask(settings.corpus.second)
     seed_everything(wanted.common.seed)
     model = _model(settings, tokenizer, task)
+    if settings.embeddings == "cooccurrence" and is_size(settings.model) and not folder.has_checkpoint:
+        folder.log.tell("counting which pieces stand near which, for the word vectors to begin from")
+        _begin_from_counts(model, shards, wanted.common.seed)
     training = Training(
         folder=folder,
         model=model,
@@ -125,7 +131,7 @@ def _check_model(settings: Pretrain) -> None:
     """Find what can be found wrong with the model before the text is read."""
     if settings.vocab is not None:
         Tokenizer.from_folder(settings.vocab)
-    if settings.model in SIZES:
+    if is_size(settings.model):
         return
     if not Path(settings.model).exists() and difflib.get_close_matches(settings.model, SIZES, cutoff=0.75):
         sized(settings.model, 1)  # a size misspelt: says which one is meant
@@ -137,7 +143,7 @@ def _tokenizer(wanted: Any, folder: RunFolder) -> Tokenizer:
     settings: Pretrain = wanted.settings
     if settings.vocab is not None:
         return Tokenizer.from_folder(settings.vocab)
-    if settings.model not in SIZES:
+    if not is_size(settings.model):
         return Tokenizer.from_folder(locate(settings.model))
     learnt = folder.path / "vocab"
     if not (learnt / "vocab.txt").is_file():  # written last
@@ -158,7 +164,7 @@ def _shards(text: Sequence[Path], tokenizer: Tokenizer, folder: RunFolder, name:
         return build_shards(
             text,
             tokenizer,
-            folder.path / name,
+            (Path(wanted.settings.shards) if wanted.settings.shards else folder.path) / name,
             columns=wanted.columns,
             chinese_words=corpus.chinese_words,
             workers=corpus.workers,
@@ -176,7 +182,7 @@ def _model(settings: Pretrain, tokenizer: Tokenizer, task: PretrainTask) -> Mode
         ConfigError: its vocabulary or its longest sequence is not what the settings ask for.
     """
     max_length = settings.corpus.max_length
-    if settings.model in SIZES:
+    if is_size(settings.model):
         config = replace(sized(settings.model, tokenizer.size), max_position_embeddings=max(512, max_length))
         return fresh(config, tokenizer, task, pooler=settings.corpus.second is not None)
     model = start_from(settings.model, task)
@@ -191,6 +197,17 @@ def _model(settings: Pretrain, tokenizer: Tokenizer, task: PretrainTask) -> Mode
             f"{model.config.max_position_embeddings} tokens at most"
         )
     return model
+
+
+def _begin_from_counts(model: Model, shards: Shards, seed: int) -> None:
+    """Word vectors from co-occurrence, and the masked-LM head's bias from how often each piece is seen."""
+    words, head = model.network.encoder.embeddings.word.weight, model.network.head("masked")
+    assert isinstance(head, MaskedHead)
+    vectors, seen = cooccurrence_vectors(shards, *words.shape, seed=seed)
+    known = np.flatnonzero(vectors.any(axis=1))
+    with torch.no_grad():
+        words[torch.from_numpy(known)] = torch.from_numpy(vectors[known]) * model.config.initializer_range
+        head.bias.copy_(torch.from_numpy(np.log((seen + 1) / (seen + 1).sum())))
 
 
 def _source(shards: Shards, model: Model, settings: Pretrain, seed: int) -> PretrainingSource:

@@ -81,11 +81,15 @@ class Pretrain:
     """Settings of pre-training."""
 
     model: str = "tiny"
-    """a size (tiny, mini, small, medium, base, large), or a model to go on from"""
+    """a size (tiny, mini, small, medium, base, large, or layers x width as in 6x256), or a model to go on from"""
+    embeddings: Literal["random", "cooccurrence"] = "random"
+    """how a fresh model's word vectors begin: drawn, or factorised from which pieces stand near which"""
     vocab: str | None = None
     """folder of a vocabulary (bothways vocab); none: that of the model, or one is learnt from the text"""
     vocab_size: int = 16000
     """pieces of a vocabulary that is learnt"""
+    shards: str | None = None
+    """folder of the tokenised text, which several runs may share; none: in the run's own folder"""
     lowercase: bool = True
     """whether a vocabulary that is learnt knows no capitals and accents"""
     steps: int | None = None

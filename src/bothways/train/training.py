@@ -15,6 +15,7 @@ from bothways.data.source import Source
 from bothways.errors import ConfigError, Stopped
 from bothways.infer.devices import Precision, pick_precision
 from bothways.models.model import Model
+from bothways.nn.dropout import set_dropout
 from bothways.tasks.base import Task
 from bothways.train.folder import RunFolder
 from bothways.train.loop import Progress, Report, train
@@ -47,6 +48,8 @@ class Training:
 
     def __post_init__(self) -> None:
         network = self.model.network
+        if self.optim.dropout is not None:
+            set_dropout(network, self.optim.dropout)
         if self.optim.attention_dropout is not None:
             network.encoder.set_attention_dropout(self.optim.attention_dropout)
         network.to(self.device)
