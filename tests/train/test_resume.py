@@ -96,6 +96,14 @@ def test_resumed_is_undisturbed_in_bfloat16(verb: str, launch, undisturbed, requ
     assert_same(out, undisturbed(words))
 
 
+def test_resumed_with_muon_is_undisturbed(launch, undisturbed, pretrain_words, tmp_path: Path):
+    words = [*pretrain_words, "--optim.method", "muon", "--optim.dropout", "0"]
+    out = tmp_path / "run"
+    assert launch(*words, "--out", out, at=(LOOP, "clip_grad_norm_", 9, KILL)).code == -KILL
+    assert launch(*words, "--out", out, "--resume").code == 0
+    assert_same(out, undisturbed(words))
+
+
 def test_killed_again_and_again(launch, undisturbed, finetune_words, tmp_path: Path):
     out = tmp_path / "run"
     launch(*finetune_words, "--out", out, at=(CHECKPOINT, "sync", 5, KILL))

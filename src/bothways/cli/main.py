@@ -25,6 +25,7 @@ VERBS = {
     "finetune": "train a task's model from an encoder",
     "evaluate": "score a model on labelled data",
     "predict": "label texts: one JSON line a record",
+    "convert": "write a model as another kind of folder",
     "info": "tell what is in a model, a run or an index",
 }
 """Every verb, and what it does; `bothways.cli.<verb>` holds it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from scipy import sparse
@@ -62,7 +62,7 @@ def _positive_information(pairs: sparse.csr_matrix) -> sparse.csr_matrix:
 
 def _factorised(matrix: sparse.csr_matrix, rank: int, width: int, seed: int) -> np.ndarray:
     """U √Σ of the matrix, rows scaled to mean square 1."""
-    decompose: Any = randomized_svd  # its annotations are not its own
+    decompose = cast(Any, randomized_svd)  # its annotations are not its own
     left, singular, _ = decompose(matrix, n_components=rank, n_iter=3, random_state=seed % (1 << 32))
     vectors = np.zeros((matrix.shape[0], width), dtype=np.float32)
     vectors[:, :rank] = left * np.sqrt(singular)

@@ -18,7 +18,7 @@ from torch import Tensor
 from bothways.errors import BothwaysError, ConfigError, ModelError
 from bothways.models.conversion import from_theirs, name_in_file, to_theirs
 from bothways.models.hub import locate
-from bothways.models.weights import read_tensors, read_weights, sync, write_tensors
+from bothways.models.weights import COMPACT, SINGLE, compacted, read_tensors, read_weights, sync, write_tensors
 from bothways.nn.encoder import Encoder, EncoderConfig, Pooler, initialise
 from bothways.nn.network import Network
 from bothways.tasks import ARCHITECTURES, task_class
@@ -279,8 +279,10 @@ def saved_class(raw: dict[str, Any]) -> str:
 # --------------------------------------------------------------------------------------------------- saving
 
 
-def save(model: Model, folder: str | Path, *, card: str = "") -> Path:
+def save(model: Model, folder: str | Path, *, card: str = "", compact: bool = False) -> Path:
     """Write the model as a folder that transformers reads too, whole or not at all.
+
+    `compact` stores the weights in a quarter of the bytes, rounded, for Bothways alone to read.
 
     Raises:
         ModelError: the folder exists and holds something.
@@ -294,7 +296,7 @@ def save(model: Model, folder: str | Path, *, card: str = "") -> Path:
     shutil.rmtree(part, ignore_errors=True)
     try:
         part.mkdir()
-        _write(model, part, card)
+        _write(model, part, card, compact)
         if folder.exists():
             folder.rmdir()
         part.rename(folder)
@@ -305,10 +307,10 @@ def save(model: Model, folder: str | Path, *, card: str = "") -> Path:
     return folder
 
 
-def _write(model: Model, folder: Path, card: str) -> None:
+def _write(model: Model, folder: Path, card: str, compact: bool = False) -> None:
     name = model.task.architecture if model.task is not None else "BertModel"
     weights, heads = to_theirs(model.network.state_dict(), model.config.num_hidden_layers, name)
-    write_tensors(folder / "model.safetensors", weights)
+    write_tensors(folder / (COMPACT if compact else SINGLE), compacted(weights) if compact else weights)
     if heads:
         write_tensors(folder / HEADS, heads)
     config = {

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -18,6 +19,7 @@ from bothways.errors import ModelError
 MAX_HEADER = 16 << 20  # bytes; BERT-large's is 50 KB, and a header costs many times its size when parsed
 MAX_INDEX = 8 << 20  # bytes; a line for each weight
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+COMPACT = "model.compact.safetensors"  # a name of its own, for other programs would take its whole numbers for weights
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth", "model.ckpt")
 
 
@@ -29,7 +31,8 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     """
     weights: dict[str, Tensor] = {}
     for path in _files(folder):
-        weights.update(read_tensors(path))
+        found = read_tensors(path)
+        weights.update(_expanded(found, path) if path.name == COMPACT else found)
     return {name: weight.float() if weight.is_floating_point() else weight for name, weight in weights.items()}
 
 
@@ -67,6 +70,38 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     sync(path)
 
 
+def compacted(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Matrices as 8-bit whole numbers with one scale a row, all else in bfloat16: a quarter of float32's bytes.
+
+    A row's largest weight becomes 127, so no weight moves by more than 1/254 of it.
+    """
+    packed: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if tensor.ndim != 2:
+            packed[name] = tensor.bfloat16()
+            continue
+        scale = tensor.abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / 127
+        packed[name] = (tensor / scale).round().to(torch.int8)
+        packed[f"{name}.scale"] = scale.squeeze(1).float()
+    return packed
+
+
+def _expanded(packed: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """What `compacted` packed, in float32."""
+    weights: dict[str, Tensor] = {}
+    for name, tensor in packed.items():
+        if name.endswith(".scale"):
+            continue
+        if tensor.dtype != torch.int8:
+            weights[name] = tensor
+            continue
+        scale = packed.get(f"{name}.scale")
+        if tensor.ndim != 2 or scale is None or scale.shape != tensor.shape[:1] or not scale.is_floating_point():
+            raise ModelError(f"{path}: the weight {name} has no scale for each of its rows; copy the file again")
+        weights[name] = tensor.float() * scale[:, None]
+    return weights
+
+
 def sync(path: Path) -> None:
     """Wait until the disk has this file, or this folder's entries."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -79,6 +114,8 @@ def sync(path: Path) -> None:
 def _files(folder: Path) -> list[Path]:
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
+    if (folder / COMPACT).is_file():
+        return [folder / COMPACT]
     if (folder / INDEX).is_file():
         return [folder / name for name in _parts(folder / INDEX)]
     for name in PICKLES:

@@ -1,0 +1,53 @@
+"""Compact folders: a quarter of the bytes, weights as near as a rounding, read here and by nobody by mistake."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from bothways.cli.main import main
+from bothways.models.model import Model, load, save
+from bothways.models.weights import COMPACT
+
+
+def test_weights_are_rounded_by_row(classifier: Model, tmp_path: Path):
+    folder = save(classifier, tmp_path / "small", compact=True)
+    assert not (folder / "model.safetensors").exists()
+    own, read = classifier.network.state_dict(), load(folder).network.state_dict()
+    assert own.keys() == read.keys()
+    for name, weight in own.items():
+        if weight.ndim == 2:
+            assert ((read[name] - weight).abs() <= weight.abs().amax(1, keepdim=True) / 254 + 1e-9).all()
+        else:
+            assert torch.equal(read[name], weight.bfloat16().float())
+    packed = safetensors.torch.load_file(folder / COMPACT)
+    assert sum(w.dtype == torch.int8 for w in packed.values()) == sum(name.endswith(".scale") for name in packed) > 10
+
+
+def test_a_weight_without_its_scale_is_refused(classifier: Model, tmp_path: Path, refused):
+    folder = save(classifier, tmp_path / "small", compact=True)
+    packed = safetensors.torch.load_file(folder / COMPACT)
+    del packed["classifier.weight.scale"]
+    safetensors.torch.save_file(packed, folder / COMPACT)
+    refused(folder, COMPACT, "classifier.weight has no scale for each of its rows")
+
+
+def test_convert_there_and_back(classifier: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    save(classifier, tmp_path / "model", card="# A card")
+    assert main(["convert", str(tmp_path / "model"), str(tmp_path / "small"), "--to", "compact"]) == 0
+    assert main(["convert", str(tmp_path / "small"), str(tmp_path / "plain")]) == 0
+    assert "parameters" in capsys.readouterr().out
+    assert (tmp_path / "plain" / "README.md").read_text(encoding="utf-8") == "# A card"
+    assert json.loads((tmp_path / "plain" / "config.json").read_text(encoding="utf-8"))["dtype"] == "float32"
+    small, plain = (load(tmp_path / name).network.state_dict() for name in ("small", "plain"))
+    assert all(torch.equal(plain[name], weight) for name, weight in small.items())
+
+
+def test_convert_writes_over_nothing(classifier: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    save(classifier, tmp_path / "model")
+    assert main(["convert", str(tmp_path / "model"), str(tmp_path / "model")]) == 2
+    assert "exists already" in capsys.readouterr().err

@@ -1,0 +1,64 @@
+"""Which weights Muon takes, and that both optimizers step, rest and resume as one."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+
+from bothways.models.model import start_from
+from bothways.nn.dropout import Dropout
+from bothways.tasks.pretraining import PretrainTask
+from bothways.train.optimizer import Optim, Together, make_optimizer, set_learning_rate
+
+
+def network_of(tiny):
+    return start_from(tiny.model, PretrainTask("next")).network
+
+
+def test_muon_takes_the_layers_matrices_and_adamw_the_rest(tiny):
+    network = network_of(tiny)
+    optimizer = make_optimizer(network, Optim(method="muon"))
+    assert isinstance(optimizer, Together)
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    taken = {
+        type(part).__name__: {names[id(p)] for group in part.param_groups for p in group["params"]}
+        for part in optimizer.parts
+    }
+    assert taken["Muon"] == {n for n, p in network.named_parameters() if n.startswith("encoder.layers") and p.ndim == 2}
+    assert len(taken["Muon"]) == 2 * 4
+    assert taken["AdamW"] == set(names.values()) - taken["Muon"]
+
+
+def test_both_step_at_the_rate_that_is_set(tiny):
+    network = network_of(tiny)
+    optimizer = make_optimizer(network, Optim(method="muon", weight_decay=0.0))
+    before = {name: parameter.clone() for name, parameter in network.named_parameters()}
+    for parameter in network.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    set_learning_rate(optimizer, 0.0)
+    optimizer.step()
+    assert all(torch.equal(parameter, before[name]) for name, parameter in network.named_parameters())
+    set_learning_rate(optimizer, 1e-2)
+    optimizer.step()
+    moved = {name for name, parameter in network.named_parameters() if not torch.equal(parameter, before[name])}
+    assert moved == set(before)
+    # As large as AdamW's steps of about the rate: that is what the two share a rate for.
+    matrix = "encoder.layers.0.mlp.up.weight"
+    step = (dict(network.named_parameters())[matrix] - before[matrix]).square().mean().sqrt()
+    assert 0.1e-2 < step < 0.4e-2
+
+
+def test_dropout_can_be_turned_off_for_a_run(launch, pretrain_words, tmp_path):
+    """The saved config keeps its dropout, for fine-tuning to come."""
+    assert launch(*pretrain_words, "--optim.dropout", "0", "--out", tmp_path / "run").code == 0
+    saved = json.loads((tmp_path / "run" / "model" / "config.json").read_text(encoding="utf-8"))
+    assert saved["hidden_dropout_prob"] == 0.1
+
+
+def test_set_dropout():
+    layer = Dropout(0.5, 8, salt=1).train()
+    x, noise = torch.ones(100, 8), torch.arange(100)
+    assert (layer(x, noise) == 0).any()
+    layer.set(0.0)
+    assert torch.equal(layer(x, noise), x)
