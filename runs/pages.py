@@ -20,7 +20,8 @@ Scores are percentages on test records; of models, means ± sample deviation ove
 the defaults (32 records a step, AdamW, linear decay) but for the epochs told below each table and the learning rate:
 the best on dev by seed 0 among {rates}. Of the epochs, dev chooses the best too. The gap is the
 distance of the first score to the published one, in points; those are scores of models of 110 million parameters and
-more, mostly pre-trained on billions of words. Sets that would take long are learnt from a part, drawn at random (seed 0).
+more, mostly pre-trained on billions of words. Sets that would take long are learnt from a part, drawn at random
+(seed 0).
 """
 TITLES = {
     "classify": "Classification",
