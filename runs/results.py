@@ -10,6 +10,7 @@ is scored with every seed at that rate.
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import shutil
 import sys
@@ -63,7 +64,10 @@ class Plan:
     def records(self, data: DataSet, name: str) -> list[Row]:
         """The records of one part, under the names that the task knows."""
         part = data.parts()[name]
-        rows = _read(self.shared / f"{part.file}.jsonl.gz")[part.first : part.last]
+        rows = [
+            row for line, row in enumerate(_read(self.shared / f"{part.file}.jsonl.gz"), 1) if line not in part.without
+        ]
+        rows = rows[part.first : part.last]
         limit = part.limit
         if self.quick:
             limit = min(limit or len(rows), QUICK.get(name, 100))
@@ -95,10 +99,10 @@ class Plan:
     def learnt(self, data: DataSet) -> Row:
         """What a row was learnt from, so that it is measured again when that changes."""
         parts = {
-            name: {key: value for key, value in asdict(part).items() if value is not None}
+            name: {key: value for key, value in asdict(part).items() if value not in (None, ())}
             for name, part in data.parts().items()
         }
-        return parts | {"epochs": data.epochs, "flags": list(data.flags), "quick": self.quick}
+        return json.loads(json.dumps(parts | {"epochs": data.epochs, "flags": data.flags, "quick": self.quick}))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
