@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from _trainer_tasks import RECIPES
+from _trainer_tasks import RECIPES, logits_of
 
 
 def bothways(job: dict[str, Any], precision: str) -> dict[str, Any]:
@@ -129,32 +127,11 @@ def trainer(job: dict[str, Any], *, best: bool) -> dict[str, Any]:
         "checkpoint_seconds": 0.0,
         "steps": coach.state.global_step,
         "score": recipe.score(
-            _logits(model, collator, encoded["test"].inputs), encoded["test"], records["test"], labels
+            logits_of(model, collator, encoded["test"].inputs), encoded["test"], records["test"], labels
         ),
         "precision": "bfloat16" if faster.get("bf16") else "float32",
         "transformers": transformers.__version__,
     }
-
-
-def _logits(model: Any, collator: Any, examples: list[dict[str, Any]]) -> list[Any]:
-    """Each example's logits, or its logits of starts and of ends; in float32, in batches of near length, as Bothways
-    evaluates."""
-    model.eval()
-    order = sorted(range(len(examples)), key=lambda at: len(examples[at]["input_ids"]))
-    found: list[Any] = [None] * len(examples)
-    wanted = ("input_ids", "attention_mask", "token_type_ids")
-    with torch.inference_mode():
-        for at in range(0, len(order), 32):
-            numbers = order[at : at + 32]
-            batch = collator([examples[number] for number in numbers])
-            said = model(**{name: batch[name] for name in wanted if name in batch})
-            if "logits" in said:
-                rows: list[Any] = list(said.logits.numpy())
-            else:
-                rows = list(zip(said.start_logits.numpy(), said.end_logits.numpy(), strict=True))
-            for number, row in zip(numbers, rows, strict=True):
-                found[number] = row
-    return found
 
 
 def main() -> None:

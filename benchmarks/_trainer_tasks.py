@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
 Row = dict[str, Any]
 IGNORED = -100  # the label that torch's cross-entropy passes over
@@ -43,6 +44,26 @@ class Recipe:
     labels: Callable[[Sequence[Row]], list[str]]
     encode: Callable[[Any, Sequence[Row], Sequence[str], int], Features]
     score: Callable[[Sequence[Any], Features, Sequence[Row], Sequence[str]], float]
+
+
+def logits_of(model: Any, collator: Any, examples: list[dict[str, Any]]) -> list[Any]:
+    """Each example's logits, or its logits of starts and of ends: in batches of near length, as Bothways evaluates."""
+    model.eval()
+    order = sorted(range(len(examples)), key=lambda at: len(examples[at]["input_ids"]))
+    found: list[Any] = [None] * len(examples)
+    wanted = ("input_ids", "attention_mask", "token_type_ids")
+    with torch.inference_mode():
+        for at in range(0, len(order), 32):
+            numbers = order[at : at + 32]
+            batch = collator([examples[number] for number in numbers])
+            said = model(**{name: batch[name] for name in wanted if name in batch})
+            if "logits" in said:
+                rows: list[Any] = list(said.logits.numpy())
+            else:
+                rows = list(zip(said.start_logits.numpy(), said.end_logits.numpy(), strict=True))
+            for number, row in zip(numbers, rows, strict=True):
+                found[number] = row
+    return found
 
 
 # ------------------------------------------------------------------------------------- one label a text or a pair

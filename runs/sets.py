@@ -442,7 +442,7 @@ QUESTIONS = [
             ),
         },
         note="The test is the published dev, scored against `all_answers`; two blank questions of dev are left out. "
-        "DRCD has no train here: its test, in traditional characters, is a cross-test of the same model, as is XQuAD's.",
+        "DRCD has no train here: its test, in traditional characters, is a cross-test of the same model; so is XQuAD.",
     ),
 ]
 

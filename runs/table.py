@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     mails = {f"{split}: {told}": (split, name) for split in splits for told, name in metrics.items()}
     parts.append(_scores(rows, MAILS, "CCERT e-mail", mails))
     if timed := Rows(wanted.finetune).all():
-        parts.append("Fine-tuning all-MiniLM-L6-v2 (accuracy: mean ± sample deviation):\n\n" + finetune_table(timed))
+        parts.append("Fine-tuning all-MiniLM-L6-v2 (test score: mean ± sample deviation):\n\n" + finetune_table(timed))
     print("\n\n".join(part for part in parts if part))
     return 0
 
