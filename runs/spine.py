@@ -9,26 +9,20 @@ on where it stood. `python -m runs.table` prints the rows as LOG.md shows them.
 from __future__ import annotations
 
 import argparse
-import gzip
-import json
-import shlex
 import shutil
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from benchmarks.finetune import SHARED, append_row, read_rows
+from benchmarks.finetune import SHARED
+from runs.rows import RESULTS, Row, Rows, bothways, log, read_records, resumed, write_records
 from runs.tfidf import tfidf
 
-RESULTS = Path(__file__).parent / "results" / "spine.jsonl"
 REVIEWS, MAILS = "zh/sentiment/chnsenticorp", "zh/spam/ccert_email"
 RATES = (3e-4, 1e-3)  # a tiny model wants more than the 5e-5 that suits a base one; dev chooses, by one seed
 EPOCHS = {REVIEWS: 3, MAILS: 2}  # mails are long and soon learnt
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -37,19 +31,10 @@ class Plan:
 
     shared: Path
     work: Path
-    results: Path
+    rows: Rows
     seeds: int
     minutes: float
     quick: bool
-
-    def measured(self, key: Row, measure: Callable[[], Row]) -> Row:
-        """The row of that key: the one that is there, or a fresh one, added."""
-        found = next((row for row in read_rows(self.results) if row.items() >= key.items()), None)
-        if found is None:
-            found = key | measure()
-            append_row(self.results, found)
-            print(json.dumps(found, ensure_ascii=False), flush=True)
-        return found
 
     def text(self) -> list[Path]:
         """The raw text to learn from."""
@@ -63,10 +48,8 @@ class Plan:
             return whole
         part = self.work / "quick" / data / f"{name}.jsonl"
         if not part.is_file():
-            part.parent.mkdir(parents=True, exist_ok=True)
             rows = read_records(whole)
-            lines = [json.dumps(row) + "\n" for row in rows[:: max(1, len(rows) // 320)]]
-            part.write_text("".join(lines), encoding="utf-8")
+            write_records(part, rows[:: max(1, len(rows) // 320)])
         return part
 
 
@@ -75,18 +58,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=SHARED, help="the folder with zh/rawtext and the labelled sets")
     parser.add_argument("--work", type=Path, default=Path("out/spine"), help="the folder for runs and models")
-    parser.add_argument("--results", type=Path, default=None, help=f"default: {RESULTS.name}, or in --work if --quick")
+    parser.add_argument(
+        "--results", type=Path, default=None, help="default: runs/results/spine.jsonl, or in --work if --quick"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, …")
     parser.add_argument("--minutes", type=float, default=10.0, help="of pre-training")
     parser.add_argument("--quick", action="store_true", help="a little of everything, to see that it runs")
     wanted = parser.parse_args(argv)
-    results = wanted.results or (wanted.work / "spine.jsonl" if wanted.quick else RESULTS)
-    plan = Plan(wanted.shared, wanted.work, results, wanted.seeds, wanted.minutes, wanted.quick)
+    results = wanted.results or (wanted.work if wanted.quick else RESULTS) / "spine.jsonl"
+    plan = Plan(wanted.shared, wanted.work, Rows(results), wanted.seeds, wanted.minutes, wanted.quick)
     if not plan.text():
         sys.exit(f"{plan.shared} holds no zh/rawtext/*/train-*; name the folder of the data by --shared")
-    learn_from_text(plan)
-    reviews(plan)
-    mails(plan)
+    with plan.rows.only_writer():
+        learn_from_text(plan)
+        reviews(plan)
+        mails(plan)
     return 0
 
 
@@ -109,12 +95,12 @@ def learn_from_text(plan: Plan) -> None:
         length = ("--steps", "20") if plan.quick else ("--minutes", str(plan.minutes))
         seconds = bothways(
             *("pretrain", "--text", *text, "--dev", held_out, "--model", "tiny", "--vocab", str(vocabulary)),
-            *(*length, "--seed", "0", "--out", str(pretrained), *_resumed(pretrained)),
+            *(*length, "--seed", "0", "--out", str(pretrained), *resumed(pretrained)),
         )
-        return {**_log(pretrained)[-1]["finished"], "process_seconds": seconds}
+        return {**log(pretrained)[-1]["finished"], "process_seconds": seconds}
 
-    plan.measured({"measure": "vocab", "language": "zh"}, vocab)
-    plan.measured({"measure": "pretrain", "model": "tiny", "minutes": plan.minutes, "seed": 0}, pretrain)
+    plan.rows.measured({"measure": "vocab", "language": "zh"}, vocab)
+    plan.rows.measured({"measure": "pretrain", "model": "tiny", "minutes": plan.minutes, "seed": 0}, pretrain)
 
 
 def untrained(plan: Plan, seed: int) -> Path:
@@ -141,7 +127,7 @@ def reviews(plan: Plan) -> None:
     for start in ("pretrained", "untrained"):
         for rate in RATES:
             finetuned(plan, REVIEWS, tests, start, rate, seed=0)
-        rate = best_rate(read_rows(plan.results), REVIEWS, start)
+        rate = best_rate(plan.rows.all(), REVIEWS, start)
         for seed in range(1, plan.seeds):
             finetuned(plan, REVIEWS, tests, start, rate, seed)
 
@@ -150,7 +136,7 @@ def mails(plan: Plan) -> None:
     """CCERT's mails from the pre-trained model, at the rate that suited the reviews' dev records, and TF-IDF."""
     tests = _tests(plan, MAILS, ["test", "test_published"])
     baselines(plan, MAILS, tests)
-    rate = best_rate(read_rows(plan.results), REVIEWS, "pretrained")
+    rate = best_rate(plan.rows.all(), REVIEWS, "pretrained")
     for seed in range(plan.seeds):
         finetuned(plan, MAILS, tests, "pretrained", rate, seed)
 
@@ -161,7 +147,7 @@ def baselines(plan: Plan, data: str, tests: dict[str, list[Row]]) -> None:
     for features in kinds:
         train, dev = (read_records(plan.split(data, name)) for name in ("train", "dev"))
         key = {"measure": "tfidf", "data": data, "features": features}
-        plan.measured(key, lambda train=train, dev=dev, features=features: tfidf(train, dev, tests, features))
+        plan.rows.measured(key, lambda train=train, dev=dev, features=features: tfidf(train, dev, tests, features))
 
 
 def finetuned(plan: Plan, data: str, tests: dict[str, list[Row]], start: str, rate: float, seed: int) -> Row:
@@ -176,15 +162,15 @@ def finetuned(plan: Plan, data: str, tests: dict[str, list[Row]], start: str, ra
         seconds = bothways(
             *("finetune", "classify", "--model", str(model), "--out", str(out), "--seed", str(seed), "--quiet"),
             *("--train", str(plan.split(data, "train")), "--dev", str(plan.split(data, "dev"))),
-            *("--optim.lr", f"{rate:g}", "--epochs", str(EPOCHS[data]), *_resumed(out)),
+            *("--optim.lr", f"{rate:g}", "--epochs", str(EPOCHS[data]), *resumed(out)),
         )
         predictor = package.load(out)
         scores = {name: predictor.evaluate(rows) for name, rows in tests.items()}
         names = ("accuracy", "macro_f1", "pr_auc", "records")
         told = {split: {name: score[name] for name in names} for split, score in scores.items()}
-        return {"dev": _log(out)[-1]["finished"], **told, "process_seconds": seconds}
+        return {"dev": log(out)[-1]["finished"], **told, "process_seconds": seconds}
 
-    return plan.measured({"measure": "finetune", "data": data, "start": start, "lr": rate, "seed": seed}, measure)
+    return plan.rows.measured({"measure": "finetune", "data": data, "start": start, "lr": rate, "seed": seed}, measure)
 
 
 def best_rate(rows: Sequence[Row], data: str, start: str) -> float:
@@ -196,33 +182,8 @@ def best_rate(rows: Sequence[Row], data: str, start: str) -> float:
     return max(dev, key=lambda rate: dev[rate])
 
 
-def read_records(path: Path) -> list[Row]:
-    """The records of a JSON lines file, packed or not."""
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
-
-
 def _tests(plan: Plan, data: str, names: Sequence[str]) -> dict[str, list[Row]]:
     return {name: read_records(plan.split(data, name)) for name in names}
-
-
-def bothways(*words: str) -> float:
-    """Run the command line, show what is run, and give the seconds it took."""
-    print(f"$ bothways {shlex.join(words)}", file=sys.stderr, flush=True)
-    begun = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", "bothways", *words])
-    if done.returncode:
-        sys.exit(f"bothways {words[0]} ended with exit code {done.returncode}; run this again to go on")
-    return round(time.perf_counter() - begun, 1)
-
-
-def _resumed(out: Path) -> tuple[str, ...]:
-    """Go on with a run that is there."""
-    return ("--resume",) if (out / "config.toml").is_file() else ()
-
-
-def _log(run: Path) -> list[Row]:
-    return read_rows(run / "log.jsonl")
 
 
 if __name__ == "__main__":

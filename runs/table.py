@@ -6,14 +6,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from benchmarks.finetune import mean_and_deviation, read_rows
+from benchmarks.finetune import mean_and_deviation
 from benchmarks.finetune import table as finetune_table
+from runs.rows import RESULTS, Row, Rows
 from runs.spine import MAILS, REVIEWS, best_rate
-
-Row = dict[str, Any]
-RESULTS = Path(__file__).parent / "results"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,15 +19,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--spine", type=Path, default=RESULTS / "spine.jsonl")
     parser.add_argument("--finetune", type=Path, default=RESULTS / "finetune.jsonl")
     wanted = parser.parse_args(argv)
-    rows = read_rows(wanted.spine)
+    rows = Rows(wanted.spine).all()
     parts = [_from_text(rows)]
     reviews = {"test accuracy": ("test", "accuracy"), "not in train": ("test_not_in_train", "accuracy")}
     parts.append(_scores(rows, REVIEWS, "ChnSentiCorp", reviews))
     metrics, splits = {"accuracy": "accuracy", "macro-F1": "macro_f1", "PR-AUC": "pr_auc"}, ("test", "test_published")
     mails = {f"{split}: {told}": (split, name) for split in splits for told, name in metrics.items()}
     parts.append(_scores(rows, MAILS, "CCERT e-mail", mails))
-    if timed := read_rows(wanted.finetune):
-        parts.append("Fine-tuning all-MiniLM-L6-v2 (accuracy: mean ± sample deviation):\n\n" + finetune_table(timed))
+    if timed := Rows(wanted.finetune).all():
+        parts.append("Fine-tuning all-MiniLM-L6-v2 (test score: mean ± sample deviation):\n\n" + finetune_table(timed))
     print("\n\n".join(part for part in parts if part))
     return 0
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from bothways.errors import ConfigError, DataError
-from bothways.metrics.bootstrap import paired_bootstrap, summary
+from bothways.metrics.bootstrap import moments, paired_bootstrap, summary
+from bothways.metrics.similarity import pearson
 
 
 def test_the_interval_of_means_is_that_of_the_normal_approximation():
@@ -21,7 +22,11 @@ def test_the_interval_of_means_is_that_of_the_normal_approximation():
 def test_p_is_small_for_a_real_difference_and_large_without_one():
     right, wrong = np.ones(200), np.zeros(200)
     assert paired_bootstrap(right, wrong, samples=999, seed=0).p == 2 / 1000
-    assert paired_bootstrap(right, right, samples=999, seed=0) == (0, 0, 0, 1)
+    assert paired_bootstrap(right, wrong, samples=999, seed=0).verdict == "better"
+    assert paired_bootstrap(wrong, right, samples=999, seed=0).verdict == "worse"
+    same = paired_bootstrap(right, right, samples=999, seed=0)
+    assert same == (0, 0, 0, 1, 1, 1)
+    assert same.verdict == "no significant difference"
     alternating = np.arange(200) % 2
     assert paired_bootstrap(alternating, 1 - alternating, samples=999, seed=0).p > 0.5
 
@@ -41,6 +46,19 @@ def test_counts_compare_f1_over_all_records():
     assert result.difference == pytest.approx(2 * 3 / 8 - 2 * 2 / 8)
     # One set may hold the empty record only: its F1 is 0, not an error.
     assert np.isfinite([result.low, result.high]).all()
+
+
+def test_moments_compare_correlations():
+    rng = np.random.default_rng(5)
+    gold = rng.normal(size=300)
+    near, far = 3 + gold + 0.3 * rng.normal(size=300), gold + 2 * rng.normal(size=300)
+    result = paired_bootstrap(moments(gold, near), moments(gold, far), samples=500, seed=0)
+    assert (result.first, result.second) == pytest.approx((pearson(gold, near), pearson(gold, far)))
+    drawn = [rng.integers(300, size=300) for _ in range(500)]
+    apart = [pearson(gold[rows], near[rows]) - pearson(gold[rows], far[rows]) for rows in drawn]
+    assert (result.low, result.high) == pytest.approx(tuple(np.quantile(apart, [0.025, 0.975])), abs=0.02)
+    constant = moments(gold, np.full(300, 2.0))
+    assert paired_bootstrap(constant, constant, samples=10, seed=0).first == 0
 
 
 def test_draws_do_not_depend_on_how_many_are_held_at_once(monkeypatch):

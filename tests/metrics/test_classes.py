@@ -20,6 +20,7 @@ def test_classification_and_confusion_equal_scikit_learn(pairs):
     scores = classification(gold, predicted, labels=LABELS)
     assert scores["accuracy"] == pytest.approx(sk.accuracy_score(gold, predicted))
     assert scores["macro_f1"] == pytest.approx(sk.f1_score(gold, predicted, average="macro", zero_division=0))
+    assert scores["mcc"] == pytest.approx(sk.matthews_corrcoef(gold, predicted))
     table = zip(
         *sk.precision_recall_fscore_support(gold, predicted, labels=LABELS, average=None, zero_division=0), strict=True
     )

@@ -12,6 +12,7 @@ import tyro
 
 from bothways import config
 from bothways.config import FLAT, Common
+from bothways.errors import ConfigError
 from bothways.metrics.lines import score_lines
 
 
@@ -23,6 +24,8 @@ class Evaluate:
     """folder of a model or a run, or a name on the hub"""
     data: Path
     """labelled records"""
+    against: str | None = None
+    """another model or run for the same task: is this one better? By a paired bootstrap over the records"""
     json: bool = False
     """one JSON object instead of lines"""
     precision: Literal["auto", "float32", "bfloat16", "all"] = "float32"
@@ -37,11 +40,25 @@ def run(argv: list[str]) -> int:
     wanted = config.load(Evaluate, argv, prog="bothways evaluate")
     if wanted.precision != "all":
         scores = _scores(wanted, wanted.precision)
+    elif wanted.against is not None:
+        raise ConfigError("--against compares in one precision, found --precision all; leave one of them out")
     else:
         every = typing.get_args(typing.get_type_hints(Evaluate)["precision"])
         scores = {one: _scores(wanted, one) for one in every if one not in ("auto", "all")}
+    if wanted.against is not None:
+        scores |= {"against": _compared(wanted, wanted.against)}
     print(json.dumps(scores, ensure_ascii=False) if wanted.json else "\n".join(score_lines(scores)))
     return 0
+
+
+def _compared(wanted: Evaluate, against: str) -> dict[str, Any]:
+    from bothways.data.records import read_records
+    from bothways.infer.comparing import compare
+
+    records = list(read_records(wanted.data, columns=wanted.columns))
+    precision: Any = wanted.precision
+    device, seed = wanted.common.device, wanted.common.seed
+    return compare(wanted.model, against, records, device=device, precision=precision, seed=seed)
 
 
 def _scores(wanted: Evaluate, precision: Any) -> dict[str, Any]:

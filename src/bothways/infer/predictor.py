@@ -140,6 +140,19 @@ class Predictor:
             "seconds": round(seconds, 3),
         }
 
+    def by_record(self, records: Sequence[Record]) -> dict[str, np.ndarray]:
+        """What each labelled record adds to the metrics that models are compared by (`Task.by_record`)."""
+        return self._task.by_record(records, self.answer(records, self.encode(records, labelled=True)))
+
+    @property
+    def task_name(self) -> str:
+        """What the model was fine-tuned for.
+
+        Raises:
+            ModelError: nothing; it was only pre-trained.
+        """
+        return self._task.name
+
     @property
     def _task(self) -> Any:
         if self.model.task is None or self.model.task.name == "pretrain":

@@ -31,8 +31,9 @@ def classification(
         positive: of two labels, the one to be found; by default the one rarer in gold, the later in a tie.
 
     Returns:
-        `accuracy`; `macro_f1`, over labels found in gold or predicted (as scikit-learn's default); `labels`, for each
-        its `precision`, `recall`, `f1` and `support` (gold records). With two labels also `positive`, and with
+        `accuracy`; `macro_f1`, over labels found in gold or predicted (as scikit-learn's default); `mcc` (Matthews'
+        correlation, as CoLA is scored; between -1 and 1, 0 where undefined); `labels`, for each its `precision`,
+        `recall`, `f1` and `support` (gold records). With two labels also `positive`, and with
         scores and both labels in gold `pr_auc` (average precision) and `recall_at_fpr_0.01` (the highest recall of
         the positive label with at most 1% of the others taken for it).
 
@@ -40,10 +41,10 @@ def classification(
         DataError: no record, numbers that differ, labels 1 and "1" together, or a score that is not finite.
         ConfigError: `scores` do not have a column for each label, or `positive` is not a label.
     """
-    check_pairs(gold, predicted)
-    known = _label_set(gold, predicted, labels)
+    known, counts = confusion(gold, predicted, labels=labels)
     table = _table([{label} for label in gold], [{label} for label in predicted], known)
-    result: dict[str, Any] = {"accuracy": _accuracy(gold, predicted), "macro_f1": _macro(table), "labels": table}
+    result: dict[str, Any] = {"accuracy": _accuracy(gold, predicted), "macro_f1": _macro(table)}
+    result |= {"mcc": _matthews(counts), "labels": table}
     if len(known) != 2:
         return result
     if positive is None:

@@ -74,10 +74,7 @@ def squad2(
         result |= {f"best_{name}": best, f"best_{name}_threshold": at}
         if len(gold) > 1:
             result[f"held_out_{name}"] = _held_out(raw, predicted, no_answer, answerable)
-    cut = [
-        score if sure <= threshold else AnswerScore(float(not has), float(not has))
-        for score, sure, has in zip(scores, no_answer, answerable, strict=True)
-    ]
+    cut = _cut(scores, no_answer, threshold, answerable)
     return {**_means(cut), **_by_kind(cut, answerable), **result}
 
 
@@ -137,6 +134,27 @@ def question_answering(
     if style not in STYLES:
         raise ConfigError(f"question style {style!r} is unknown; try one of {', '.join(STYLES)}")
     return squad2(gold, predicted, no_answer=no_answer) if style == "squad2" else STYLES[style](gold, predicted)
+
+
+def question_scores(
+    gold: Answers,
+    predicted: Sequence[str | None],
+    *,
+    style: str,
+    no_answer: Sequence[float] | None = None,
+    threshold: float = 1.0,
+) -> list[AnswerScore]:
+    """Each question's scores by the script named `style`; `paired_bootstrap` resamples these.
+
+    Raises:
+        DataError: as that script's function.
+        ConfigError: an unknown style.
+    """
+    if style not in STYLES:
+        raise ConfigError(f"question style {style!r} is unknown; try one of {', '.join(STYLES)}")
+    one = {"squad": squad_score, "squad2": squad2_score, "cmrc": cmrc_score, "drcd": drcd_score}[style]
+    scores = _each(one, gold, predicted)
+    return scores if no_answer is None else _cut(scores, no_answer, threshold, [bool(answers) for answers in gold])
 
 
 # ------------------------------------------------------------------------------------------------ one question
@@ -237,6 +255,16 @@ def _each(
 
 def _means(scores: Sequence[AnswerScore]) -> dict[str, float]:
     return {name: sum(getattr(score, name) for score in scores) / len(scores) for name in AnswerScore._fields}
+
+
+def _cut(
+    scores: Sequence[AnswerScore], no_answer: Sequence[float], threshold: float, answerable: Sequence[bool]
+) -> list[AnswerScore]:
+    """The scores where no answer is given to what is above the threshold."""
+    return [
+        score if sure <= threshold else AnswerScore(float(not has), float(not has))
+        for score, sure, has in zip(scores, no_answer, answerable, strict=True)
+    ]
 
 
 def _by_kind(scores: Sequence[AnswerScore], answerable: Sequence[bool]) -> dict[str, float]:

@@ -132,12 +132,19 @@ def roles(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], *, 
 
     Reference: srl-eval.pl of CoNLL-2005, Carreras and Màrquez.
     """
-    _check_lengths(gold, predicted)
-    pairs = [
-        (_arguments(right), _arguments(found))
-        for right, found in zip(_spans(gold, scheme, "gold"), _spans(predicted, scheme, "predicted"), strict=True)
-    ]
+    pairs = _role_sets(gold, predicted, scheme)
     return {**_scores(gold, predicted, pairs), "perfect": sum(right == found for right, found in pairs) / len(pairs)}
+
+
+def role_counts(
+    gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], *, scheme: str = "BIO"
+) -> list[tuple[int, int, int]]:
+    """For each predicate its arguments: right, predicted, gold. `paired_bootstrap` resamples these.
+
+    Raises:
+        DataError: as in `entities`.
+    """
+    return [(len(right & found), len(found), len(right)) for right, found in _role_sets(gold, predicted, scheme)]
 
 
 def slots(
@@ -210,6 +217,14 @@ def _entity_sets(
     _check_lengths(gold, predicted)
     both = zip(_spans(gold, scheme, "gold"), _spans(predicted, scheme, "predicted"), strict=True)
     return [(set(right), set(found)) for right, found in both]
+
+
+def _role_sets(
+    gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], scheme: str
+) -> list[tuple[_Items, _Items]]:
+    _check_lengths(gold, predicted)
+    both = zip(_spans(gold, scheme, "gold"), _spans(predicted, scheme, "predicted"), strict=True)
+    return [(_arguments(right), _arguments(found)) for right, found in both]
 
 
 def _spans(sentences: Sequence[Sequence[str]], scheme: str, side: str) -> list[list[Span]]:

@@ -117,6 +117,14 @@ class Task(ABC):
     def metrics(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Every metric of the task, by the names that `bothways evaluate --json` prints."""
 
+    def by_record(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+        """What each record adds to the metrics by which two models are compared, as `paired_bootstrap` takes it.
+
+        By the metric's name: (records,) scores, (records, 3) counts of right, predicted and gold items, or (records, 5)
+        moments. A task without such metrics has none.
+        """
+        return {}
+
     def tune(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> None:  # noqa: B027
         """Choose by the dev records what no gradient learns (a threshold); most tasks choose nothing."""
 

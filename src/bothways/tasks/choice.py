@@ -23,6 +23,7 @@ from bothways.batch import Batch, Example, Read
 from bothways.data.messages import shown
 from bothways.data.record import WHOLE, Record, require
 from bothways.errors import ConfigError, DataError
+from bothways.metrics.counts import check_pairs
 from bothways.nn.encoder import Encoder
 from bothways.nn.heads import Head, PooledHead
 from bothways.tasks.base import Answer, Coverage, Encoded, Task, settings_dict
@@ -205,13 +206,16 @@ class ChoiceTask(Task):
 
     def metrics(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """The share of right choices."""
+        check_pairs(records, predictions)
+        return {"accuracy": float(self.by_record(records, predictions)["accuracy"].mean())}
+
+    def by_record(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+        """Whether the choice is right."""
         right = [
             _label(record, _choices(record)) == prediction["choice"]
             for record, prediction in zip(records, predictions, strict=True)
         ]
-        if not right:
-            raise DataError("no records to score; at least one is wanted: check that the data file is not empty")
-        return {"accuracy": sum(right) / len(right)}
+        return {"accuracy": np.array(right, dtype=np.float64)}
 
     def to_dict(self) -> dict[str, Any]:
         """Settings."""

@@ -20,6 +20,7 @@ from bothways.batch import Batch, Example
 from bothways.data.record import Record, require
 from bothways.errors import ConfigError
 from bothways.metrics import classes
+from bothways.metrics.bootstrap import moments
 from bothways.nn.encoder import Encoder
 from bothways.nn.heads import Head
 from bothways.tasks.base import Answer, Encoded, Task, settings_dict
@@ -33,6 +34,7 @@ from bothways.tasks.one_label import (
     learn_label_set,
     named_scores,
     read_cls,
+    right_labels,
 )
 from bothways.tasks.sequences import single
 from bothways.text.tokenizer import Tokenizer
@@ -180,6 +182,19 @@ class ClassifyTask(Task):
             scores=[[prediction["scores"][label] for label in self.labels] for prediction in predictions],
             labels=self.labels,
         )
+
+    def by_record(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+        """Whether the label is right; how many labels are; or the number."""
+        if self.kind == "number":
+            gold = [float(require(record, "label", float)) for record in records]
+            return {"pearson": moments(gold, [prediction["value"] for prediction in predictions])}
+        if self.kind == "several":
+            gold = [set(_labels(record, self.kind)) for record in records]
+            found = [set(prediction["labels"]) for prediction in predictions]
+            counts = [(len(a & b), len(b), len(a)) for a, b in zip(gold, found, strict=True)]
+            return {"micro_f1": np.array(counts)}
+        gold = [_labels(record, self.kind)[0] for record in records]
+        return {"accuracy": right_labels(gold, predictions)}
 
     def to_dict(self) -> dict[str, Any]:
         """Kind, labels, settings."""

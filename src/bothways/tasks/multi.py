@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tyro
 from torch import Tensor
 
@@ -187,6 +188,14 @@ class MultiTask(Task):
             criteria.append(found[part.criterion])
             scores |= {f"{name}.{metric}": value for metric, value in found.items()}
         return scores | {"mean": sum(criteria) / len(criteria)}
+
+    def by_record(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+        """Each part's, of its own records."""
+        return {
+            f"{name}.{metric}": found
+            for name, part, own in self._own(records, predictions)
+            for metric, found in part.by_record(*own).items()
+        }
 
     def tune(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> None:
         """Each part on its own records."""

@@ -94,6 +94,11 @@ def named_scores(probabilities: Float[np.ndarray, " C"], labels: Sequence[str]) 
     return {label: round(float(p), 6) for label, p in zip(labels, probabilities, strict=True)}
 
 
+def right_labels(gold: Sequence[str], predictions: Sequence[dict[str, Any]]) -> np.ndarray:
+    """(records,) 1 where the predicted label is the right one, else 0."""
+    return np.array([float(right == found["label"]) for right, found in zip(gold, predictions, strict=True)])
+
+
 def label_answer(logits: Float[np.ndarray, " C"], labels: Sequence[str]) -> dict[str, Any]:
     """The likeliest label, its probability, and every label's."""
     probabilities = softmax(logits)

@@ -31,6 +31,7 @@ from bothways.tasks.one_label import (
     label_of,
     learn_label_set,
     read_cls,
+    right_labels,
 )
 from bothways.tasks.sequences import encode_pairs, read_pair
 from bothways.text.tokenizer import Tokenizer
@@ -122,6 +123,16 @@ class PairTask(Task):
         gold = [label_of(record) for record in records]
         found = [prediction["label"] for prediction in predictions]
         return classes.pair(gold, found, labels=self.labels, positive=self.settings.positive)
+
+    def by_record(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+        """Whether the label is right; of two labels, also whether the positive one was found."""
+        gold = [label_of(record) for record in records]
+        found = {"accuracy": right_labels(gold, predictions)}
+        positive = self.metrics(records, predictions).get("positive")
+        if positive is not None:
+            both = [(right == positive, one["label"] == positive) for right, one in zip(gold, predictions, strict=True)]
+            found["f1"] = np.array([(right and given, given, right) for right, given in both], dtype=np.int64)
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Labels, their weights, settings."""

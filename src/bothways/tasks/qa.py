@@ -166,6 +166,18 @@ class QaTask(Task):
         threshold = 1.0 if self.threshold is None else self.threshold
         return questions.squad2(gold, found, no_answer=no_answer, threshold=threshold) | {"threshold": threshold}
 
+    def by_record(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+        """Each question's EM and F1."""
+        gold = [right_answers(record) for record in records]
+        chinese, style = self._style(records, gold)
+        if style == "squad2":
+            gold, found, no_answer = _for_squad2(gold, predictions, chinese=chinese)
+            threshold = 1.0 if self.threshold is None else self.threshold
+            scores = questions.question_scores(gold, found, style=style, no_answer=no_answer, threshold=threshold)
+        else:
+            scores = questions.question_scores(gold, [one["answer"] for one in predictions], style=style)
+        return {name: np.array([getattr(score, name) for score in scores]) for name in ("f1", "em")}
+
     def tune(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> None:
         """The no-answer threshold with the best F1, if training and dev have questions without an answer."""
         gold = [right_answers(record) for record in records]

@@ -144,6 +144,12 @@ class RolesTask(Task):
         gold = [gold_tags(record, self.tags) for record in records]
         return metrics.roles(gold, [prediction["tags"] for prediction in predictions], scheme=self.tags.scheme)
 
+    def by_record(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+        """Arguments right, predicted and gold."""
+        gold = [gold_tags(record, self.tags) for record in records]
+        found = [prediction["tags"] for prediction in predictions]
+        return {"f1": np.array(metrics.role_counts(gold, found, scheme=self.tags.scheme))}
+
     def to_dict(self) -> dict[str, Any]:
         """Tags, scheme, split, settings."""
         return {

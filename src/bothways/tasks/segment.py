@@ -21,7 +21,7 @@ from torch import Tensor
 from bothways.batch import Batch
 from bothways.data.record import Record, require
 from bothways.errors import ConfigError
-from bothways.metrics.segmentation import segmentation
+from bothways.metrics.segmentation import segmentation, segmentation_counts
 from bothways.nn.encoder import Encoder
 from bothways.nn.heads import Head
 from bothways.tasks.base import Answer, Encoded, Task, settings_dict
@@ -186,6 +186,11 @@ class SegmentTask(Task):
             [_solid(prediction["words"]) for prediction in predictions],
             training_words=self.training_words or None,
         )
+
+    def by_record(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+        """Words right, predicted and gold."""
+        gold = [_solid(_words(record)) for record in records]
+        return {"f1": np.array(segmentation_counts(gold, [_solid(one["words"]) for one in predictions]))}
 
     def _shown(self, text: str) -> str:
         """The text as the model sees it, character for character."""

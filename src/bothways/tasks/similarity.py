@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from bothways.batch import Batch, Example
 from bothways.data.record import Record, require
 from bothways.errors import DataError
+from bothways.metrics.bootstrap import moments
 from bothways.metrics.similarity import similarity
 from bothways.nn.encoder import Encoder
 from bothways.nn.heads import Head
@@ -101,6 +102,10 @@ class SimilarityTask(Task):
     def metrics(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """As STS-B is scored."""
         return {**similarity([_label(record) for record in records], [one["value"] for one in predictions])}
+
+    def by_record(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+        """Pearson's correlation; ranks are of all records together, and no record's own."""
+        return {"pearson": moments([_label(record) for record in records], [one["value"] for one in predictions])}
 
     def to_dict(self) -> dict[str, Any]:
         """Range and settings."""

@@ -152,6 +152,17 @@ class SlotsTask(Task):
             scheme=self.tags.scheme,
         )
 
+    def by_record(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+        """Slots right, predicted and gold; whether the intent is right, and whether all is."""
+        gold, found = [gold_tags(record, self.tags) for record in records], [one["tags"] for one in predictions]
+        intents = [_intent(record) == one["intent"] for record, one in zip(records, predictions, strict=True)]
+        whole = [right and a == b for right, a, b in zip(intents, gold, found, strict=True)]
+        return {
+            "slot_f1": np.array(metrics.entity_counts(gold, found, scheme=self.tags.scheme)),
+            "intent_accuracy": np.array(intents, dtype=np.float64),
+            "frame_accuracy": np.array(whole, dtype=np.float64),
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """Tags, scheme, intents, split, settings."""
         return {

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 from bothways.batch import Batch
@@ -23,7 +24,7 @@ from bothways.data.messages import nearest, shown
 from bothways.data.record import Record, require
 from bothways.errors import ConfigError, DataError
 from bothways.metrics import classes
-from bothways.metrics.spans import Span, entities, spans
+from bothways.metrics.spans import Span, entities, entity_counts, spans
 from bothways.nn.encoder import Encoder
 from bothways.nn.heads import Head
 from bothways.tasks.base import Answer, Encoded, Task, settings_dict
@@ -233,6 +234,25 @@ class TagTask(Task):
 
     def metrics(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Strict scores of spans, counted on characters where the gold spans are offsets; accuracy of plain tags."""
+        gold, found = self._both(records, predictions)
+        if self.tags.scheme != PLAIN:
+            return entities(gold, found, scheme=self.tags.scheme)
+        return _plain(list(chain.from_iterable(gold)), list(chain.from_iterable(found)))
+
+    def by_record(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+        """Spans right, predicted and gold; of plain tags, words."""
+        gold, found = self._both(records, predictions)
+        if self.tags.scheme != PLAIN:
+            return {"f1": np.array(entity_counts(gold, found, scheme=self.tags.scheme))}
+        right = [sum(a == b for a, b in zip(*tags, strict=True)) for tags in zip(gold, found, strict=True)]
+        return {
+            "token_accuracy": np.array([(count, len(tags), len(tags)) for count, tags in zip(right, gold, strict=True)])
+        }
+
+    def _both(
+        self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]
+    ) -> tuple[list[list[str]], list[list[str]]]:
+        """Gold and predicted tags of each record's words, or of its characters where the gold spans are offsets."""
         gold, found = [], []
         for record, prediction in zip(records, predictions, strict=True):
             if _is_marked(record):
@@ -243,9 +263,7 @@ class TagTask(Task):
             else:
                 gold.append(self._gold(record, sentence_of(record, self.split)).tags)
                 found.append(prediction["tags"])
-        if self.tags.scheme != PLAIN:
-            return entities(gold, found, scheme=self.tags.scheme)
-        return _plain(list(chain.from_iterable(gold)), list(chain.from_iterable(found)))
+        return gold, found
 
     def _on_characters(self, marks: Sequence[Mark], length: int) -> list[str]:
         return tags_of([Span(f"-{label}", start, end) for label, start, end in marks], length, self.tags.scheme)

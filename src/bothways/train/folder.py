@@ -28,7 +28,7 @@ from bothways.train.loop import Progress
 from bothways.train.ranks import Ranks
 
 BEST = "best.safetensors"  # in checkpoints/: the weights with the best dev score so far
-MAY_CHANGE = ("out", "quiet", "checkpoint_minutes")  # settings that a resumed run may have otherwise
+MAY_CHANGE = ("out", "quiet", "checkpoint_minutes", "against")  # settings that a resumed run may have otherwise
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass, field, make_dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -17,6 +17,7 @@ from bothways.config import FLAT, Common
 from bothways.data.record import Record
 from bothways.data.records import read_records
 from bothways.errors import ConfigError, DataError
+from bothways.infer.comparing import check_comparable, compare
 from bothways.infer.devices import pick_device
 from bothways.tasks import task_class
 from bothways.tasks.multi import MultiTask, of_part
@@ -76,6 +77,11 @@ def finetune_settings(task: str) -> type[Any]:
             ("columns", Annotated[dict[str, str], arg(help="--columns.text NAME")], field(default_factory=dict)),
             ("seeds", Annotated[int, arg(help="so many runs, told as mean and deviation")], field(default=1)),
             (
+                "against",
+                Annotated[str | None, arg(help="another run or model: is this one better on dev?")],
+                field(default=None),
+            ),
+            (
                 "resume",
                 Annotated[bool, arg(help="go on with a run that was stopped")],
                 field(default=False, compare=False),
@@ -109,11 +115,19 @@ def run_finetune(wanted: Any, *, train: Data | None = None, dev: Data | None = N
         dev_records = _records(wanted, "dev", dev)
         if dev_records == []:
             raise DataError("dev holds no record; leave it out to train without")
+        if wanted.against is not None:
+            if dev_records is None:
+                raise ConfigError("--against compares on the dev records, and there are none; give --dev")
+            check_comparable(wanted.against, wanted.task)
         task = task_class(wanted.task).learn(train_records, getattr(wanted, wanted.task))
         once = partial(
             finetune_run, task=task, train_records=train_records, dev_records=dev_records, ranks=ranks, device=device
         )
-        return once(wanted) if wanted.seeds == 1 else finetune_seeds(wanted, once, task.criterion, ranks)
+        run = once(wanted) if wanted.seeds == 1 else finetune_seeds(wanted, once, task.criterion, ranks)
+        if wanted.against is None or dev_records is None or not ranks.first:
+            return run
+        found = compare(run.folder, wanted.against, dev_records, device=device.type, seed=wanted.common.seed)
+        return replace(run, scores=run.scores | {"against": found})
 
 
 def _records(wanted: Any, which: Literal["train", "dev"], given: Data | None) -> list[Record] | None:

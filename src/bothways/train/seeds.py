@@ -36,7 +36,7 @@ def _with_seed(wanted: Any, seed: int) -> Any:
     """The settings of one of the runs."""
     part = Path(wanted.out) / f"seed-{seed}"
     resume = wanted.resume and (part / "config.toml").is_file()
-    return replace(wanted, out=part, seeds=1, common=replace(wanted.common, seed=seed), resume=resume)
+    return replace(wanted, out=part, seeds=1, against=None, common=replace(wanted.common, seed=seed), resume=resume)
 
 
 def over_seeds(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,0 +1,161 @@
+"""The rows of `runs.results` as docs/results.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import mean
+
+from benchmarks.finetune import mean_and_deviation
+from runs.rows import Row
+from runs.sets import SETS, DataSet
+
+HEAD = """# Results
+
+Every task on real Chinese and English data, beside what needs no model and what others have published.
+
+    command    {command}
+    machine    {machines}
+
+Scores are percentages on test records; of models, means ± sample deviation over the seeds. A model is fine-tuned with
+the defaults (32 records a step, AdamW, linear decay) but for the epochs told below each table and the learning rate:
+the best on dev by seed 0 among {rates}. Of the epochs, dev chooses the best too. The gap is the
+distance of the first score to the published one, in points; those are scores of models of 110 million parameters and
+more, mostly pre-trained on billions of words. Sets that would take long are learnt from a part, drawn at random
+(seed 0).
+"""
+TITLES = {
+    "classify": "Classification",
+    "pair": "Pairs: inference and paraphrase",
+    "similarity": "Similarity",
+    "tag": "Tagging: entities, chunks, parts of speech",
+    "segment": "Chinese word segmentation",
+    "roles": "Semantic roles",
+    "slots": "Intents and slots",
+    "qa": "Questions",
+    "choice": "Choices",
+}
+NAMES = {
+    "accuracy": "accuracy", "macro_f1": "macro F1", "pr_auc": "PR-AUC", "mcc": "MCC", "f1": "F1", "em": "EM",
+    "token_accuracy": "token accuracy", "precision": "precision", "recall": "recall", "sighan_f1": "F1 (SIGHAN)",
+    "r_oov": "R_OOV", "r_iv": "R_IV", "slot_f1": "slot F1", "intent_accuracy": "intent accuracy",
+    "frame_accuracy": "frame accuracy", "drcd_f1": "F1 (DRCD)", "drcd_em": "EM (DRCD)", "pearson": "Pearson",
+    "spearman": "Spearman",
+}  # fmt: skip
+COMMAND = "make results   (python -m runs.results --shared ../shared/data)"
+
+
+def page(rows: Sequence[Row], learnt: Mapping[str, Row]) -> str:
+    """The whole page, of the rows that were learnt as `learnt` says of each set now.
+
+    What has no rows yet is left out, and told at the end.
+    """
+    rows = [row for row in rows if row["learnt"] == learnt.get(row["set"])]
+    parts = [HEAD.format(command=COMMAND, machines=_machines(rows), rates=_rates(rows))]
+    for task, title in TITLES.items():
+        sets = [data for data in SETS if data.task == task and any(row["set"] == data.name for row in rows)]
+        if sets:
+            parts += [f"## {title}\n", _table(rows, sets), "\n".join(_note(rows, data, learnt) for data in sets) + "\n"]
+    measured = {row["set"] for row in rows if row["measure"] == "test"}
+    if missing := [data.name for data in SETS if data.name in learnt and data.name not in measured]:
+        parts.append(f"Not measured from any model yet: {', '.join(missing)}.\n")
+    return "\n".join(parts)
+
+
+def systems(rows: Sequence[Row], data: DataSet) -> dict[str, list[Row]]:
+    """The rows with scores of each system on one set: baselines, then models at the rate that dev chose.
+
+    Of a model that was measured with several weights, the latest.
+    """
+    own = [row for row in rows if row["set"] == data.name]
+    found = {row["system"]: [row] for row in own if row["measure"] == "baseline"}
+    for start in dict.fromkeys(row["start"] for row in own if row["measure"] == "test"):
+        latest = [row for row in own if row.get("start") == start]
+        latest = [row for row in latest if row["weights"] == latest[-1]["weights"]]
+        rate = best_rate(latest, data)
+        found[start] = [row for row in latest if (row["measure"], row["lr"]) == ("test", rate)]
+    return found
+
+
+def best_rate(rows: Sequence[Row], data: DataSet) -> float:
+    """The rate with the best first score of the first seed on dev."""
+    tried = {row["lr"]: row["dev"][data.metrics[0]] for row in rows if (row["measure"], row["seed"]) == ("dev", 0)}
+    return max(tried, key=lambda rate: tried[rate])
+
+
+def _table(rows: Sequence[Row], sets: Sequence[DataSet]) -> str:
+    metrics = list(dict.fromkeys(name for data in sets for name in data.metrics))
+    heads = ["set", "test", "system", "lr", "seeds", *(NAMES[name] for name in metrics), "gap"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for data in sets:
+        found = systems(rows, data)
+        tests = dict.fromkeys(test for seeds in found.values() for row in seeds for test in row["tests"])
+        for test in tests:
+            where = [data.name, test.replace("_", " ")]
+            for system, seeds in found.items():
+                lines.append(_line(where, system, seeds, data, test, metrics))
+                where = ["", ""]
+            if known := data.published.get(test):
+                shown = [known.told if name == data.metrics[0] else "" for name in metrics]
+                lines.append(f"| | | published | | | {' | '.join(shown)} | |")
+    return "\n".join(lines) + "\n"
+
+
+def _line(
+    where: Sequence[str], system: str, seeds: Sequence[Row], data: DataSet, test: str, metrics: Sequence[str]
+) -> str:
+    """One system's scores on one test."""
+    cells = []
+    for name in metrics:
+        values = [row["tests"][test][name] for row in seeds if name in row["tests"][test]]
+        cells.append(mean_and_deviation(values) if name in data.metrics and values else "–")
+    model, gap = "lr" in seeds[0], ""
+    known = data.published.get(test)
+    if model and known is not None and known.score is not None:
+        gap = f"{100 * mean(row['tests'][test][data.metrics[0]] for row in seeds) - known.score:+.1f}"
+    rate = f"{seeds[0]['lr']:g}" if model else "–"
+    counted = str(len(seeds)) if model else "–"  # nothing is random in a baseline
+    return f"| {' | '.join([*where, system, rate, counted, *cells, gap])} |"
+
+
+def _note(rows: Sequence[Row], data: DataSet, learnt: Mapping[str, Row]) -> str:
+    """What a set was learnt from, what is odd about it, whose the published score is."""
+    told = [f"train {_size(data, 'train', learnt)}"]
+    own = [row for row in rows if row["set"] == data.name]
+    for test, scores in next((row["tests"] for row in own if "tests" in row), {}).items():
+        limit = learnt[data.name].get(test, {}).get("limit")
+        told.append(f"{test.replace('_', ' ')} {scores['records']:,} records{' drawn at random' if limit else ''}")
+    epochs = learnt[data.name]["epochs"]
+    told.append(f"{epochs} epoch{'s' if epochs != 1 else ''}")
+    seconds = [row["process_seconds"] for row in own if row["measure"] == "dev"]
+    if seconds:
+        told.append(f"{mean(seconds) / 60:.1f} minutes a run")
+    parts = [f"- **{data.name}**: {', '.join(told)}."]
+    if data.note:
+        parts.append(data.note)
+    parts += [
+        f"Published ({test.replace('_', ' ')}): {known.told}, {known.source}." for test, known in data.published.items()
+    ]
+    return " ".join(parts)
+
+
+def _size(data: DataSet, name: str, learnt: Mapping[str, Row]) -> str:
+    part = learnt[data.name][name]
+    if learnt[data.name]["quick"]:
+        return "a few records (--quick)"
+    if "limit" in part:
+        return f"{part['limit']:,} records drawn at random"
+    return f"a part of {part['file']}" if "last" in part else "all records"
+
+
+def _machines(rows: Sequence[Row]) -> str:
+    found = [row["machine"] for row in rows if "machine" in row]
+    told = dict.fromkeys(f"{one['device']}, {one['threads']} threads, PyTorch {one['torch']}" for one in found)
+    return "; ".join(told) or "no model has been measured yet"
+
+
+def _rates(rows: Sequence[Row]) -> str:
+    rates: dict[str, set[float]] = {}
+    for row in rows:
+        if row["measure"] == "dev":
+            rates.setdefault(row["start"], set()).add(row["lr"])
+    return "; ".join(f"{', '.join(f'{rate:g}' for rate in sorted(own))} ({name})" for name, own in rates.items()) or "–"
