@@ -25,6 +25,7 @@ VERBS = {
     "finetune": "train a task's model from an encoder",
     "evaluate": "score a model on labelled data",
     "predict": "label texts: one JSON line a record",
+    "embed": "write the vectors of texts, words, characters or pairs",
     "info": "tell what is in a model, a run or an index",
 }
 """Every verb, and what it does; `bothways.cli.<verb>` holds it."""

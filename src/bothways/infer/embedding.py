@@ -115,13 +115,13 @@ class Told:
 
 
 def embedded(
-    predictor: Predictor, records: Iterable[Record], *, told: Told | None = None
+    predictor: Predictor, records: Iterable[Record], *, told: Told | None = None, first: int = 0
 ) -> Iterator[np.ndarray | Parts]:
     """The vectors of each record, in order, chunk by chunk: memory stays flat however many records come.
 
     (D,) float32 for a text or a pair seen together, (g, D) for a record of several texts, `Parts` at the other levels.
     """
-    records, done = iter(records), 0
+    records, done = iter(records), first
     task = predictor.model.task
     assert isinstance(task, EmbedTask)
     while chunk := list(islice(records, CHUNK)):
