@@ -9,7 +9,7 @@ reference   Reimers and Gurevych, Sentence-BERT, 2019; the saved folder is a sen
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from bothways.tasks.base import Answer, Coverage, Encoded, Task, settings_dict
 from bothways.tasks.embed_loss import step_loss
 from bothways.tasks.embed_metrics import cosine, embed_metrics
 from bothways.tasks.embed_records import Kind, kind_of_all, labels_of, texts_of
+from bothways.tasks.gradient_cache import cached_backward
 from bothways.tasks.parts import Places, Words, encode_parts
 from bothways.tasks.sequences import encode_pairs, single
 from bothways.text.tokenizer import Tokenizer
@@ -197,6 +198,20 @@ class EmbedTask(Task):
         assert self.kind is not None
         loss = step_loss(self.kind, scores[HEAD], target.labels, scale=self.settings.scale)
         return {HEAD: loss * target.weight}
+
+    def backward(
+        self, model: Callable[[Batch], dict[str, Tensor]], group: Sequence[Batch], weights: dict[str, float]
+    ) -> dict[str, Tensor]:
+        """The gradient of the loss between all texts of the step, in the memory of a micro-batch."""
+        kind, labels = self.kind, [batch.targets[HEAD].labels for batch in group]
+        assert kind is not None
+        loss = cached_backward(
+            lambda batch: model(batch)[HEAD],
+            group,
+            [label for label in labels if label is not None],
+            lambda vectors, labels: step_loss(kind, vectors, labels, scale=self.settings.scale),
+        )
+        return {HEAD: loss}
 
     # ------------------------------------------------------------------------------------------ predicting
 

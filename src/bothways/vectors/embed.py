@@ -32,8 +32,8 @@ from bothways.tasks.embed import PARTS, EmbedTask
 from bothways.vectors.formats import WRITERS, Block, Columns
 from bothways.vectors.progress import Counted
 
-PART = 8192  # records
-PART_OF_WORDS = 512  # where each record has many vectors
+PART = 2048  # records: as many as are sorted by length and computed together
+PART_OF_WORDS = 256  # where each record has many vectors
 
 
 @dataclass(frozen=True)
