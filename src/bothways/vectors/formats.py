@@ -144,15 +144,10 @@ class ParquetWriter:
         import pyarrow as pa
         from pyarrow import parquet
 
-        table: dict[str, Any] = {}
-        for name in self.columns.kinds:
-            kind = self.columns.type_of(name)
-            values = [_as(record.fields.get(name), kind) for record in block.records]
-            table[name] = pa.array(
-                values, {bool: pa.bool_(), int: pa.int64(), float: pa.float64()}.get(kind, pa.string())
-            )
-        table |= self._vectors(block, pa)
-        made = pa.table(table)
+        made = table_of(block.records, self.columns)
+        for name, column in self._vectors(block, pa).items():
+            made = made.drop_columns([name]) if name in made.column_names else made
+            made = made.append_column(name, column)
         if self.writer is None:
             self.writer = parquet.ParquetWriter(self.path, made.schema)
         self.writer.write_table(made)
@@ -181,6 +176,18 @@ class ParquetWriter:
         """End the file."""
         if self.writer is not None:
             self.writer.close()
+
+
+def table_of(records: Sequence[Record], columns: Columns) -> Any:
+    """The fields of records as a table of pyarrow."""
+    import pyarrow as pa
+
+    types = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
+    table = {}
+    for name in columns.kinds:
+        kind = columns.type_of(name)
+        table[name] = pa.array([_as(record.fields.get(name), kind) for record in records], types[kind])
+    return pa.table(table)
 
 
 def _as(value: Any, kind: type) -> Any:
