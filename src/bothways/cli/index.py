@@ -48,7 +48,8 @@ def run(argv: list[str]) -> int:
     from bothways.infer.predictor import load
     from bothways.train.card import hashes
     from bothways.train.stopping import stopped_at_once
-    from bothways.vectors.index import MANIFEST, change_index, embedder_of, read_manifest
+    from bothways.vectors.index import MANIFEST, embedder_of, read_manifest
+    from bothways.vectors.indexing import change_index
 
     there = (wanted.out / MANIFEST).is_file()
     if there and not (wanted.update or wanted.delete):
