@@ -83,7 +83,7 @@ def test_ranks_are_joined(made, embedder):
         (9, 1 / 62),
     ]
     index = Index(made)
-    (hits,) = search(index, embedder, ["水果"], k=53)
+    (hits,) = search(index, embedder, ["吃水果"], k=53)
     assert hits[0]["id"] == "zh2"
     assert len(hits) == 53
 
@@ -120,7 +120,8 @@ def test_added_replaced_deleted(made, embedder, jsonl, texts, tmp_path, few, mon
     assert index.table["text"].to_pylist() == there
     np.testing.assert_allclose(index.vectors, embedder.embed(there), atol=1e-6)
     (hits,) = search(index, embedder, ["cold day"], k=4, by="vectors")
-    assert [hit["id"] for hit in hits] == [index.ids[row] for row in nearest(embedder, "cold day", there, 4)[0]]
+    wanted = nearest(embedder, "cold day", there, 4)[1]
+    assert [hit["score"] for hit in hits] == pytest.approx(wanted.tolist(), abs=1e-5)
     assert hits[0]["id"] == "new"
     assert sorted(path.name for path in made.iterdir()) == ["000003", "index.json"]
 
@@ -193,7 +194,7 @@ def test_from_the_command_line(command, folder, jsonl, texts, tmp_path):
         (("search", "index", "a", "-k", "0"), "k is 0; it must be at least 1"),
         (
             ("search", "full", "a"),
-            "full is no index: index.json is missing; try bothways index MODEL --data F --out DIR",
+            "full is no index (index.json is missing); make one: bothways index MODEL",
         ),
         (("search", "index", "a", "--where.yaer", "1"), "no field 'yaer' to filter by; there are 'id'"),
         (("search", "index", "a", "--where.year", ">x"), "the field 'year' holds numbers; found 'x' to compare"),

@@ -132,13 +132,14 @@ def assign(
     Reference: Rousseeuw, 1987 (silhouettes); Campello et al., 2013 (HDBSCAN); scikit-learn computes them.
     """
     if method == "hdbscan":
-        from sklearn.cluster import HDBSCAN
+        from sklearn import cluster as sklearn_cluster
         from sklearn.decomposition import PCA
 
         directions = min(DIRECTIONS, *vectors.shape)
         less = PCA(directions, random_state=seed).fit_transform(vectors)
         size = min_size or max(5, len(vectors) // 100)
-        return HDBSCAN(min_cluster_size=min(size, len(vectors)), copy=True).fit_predict(less), {}
+        kind: Any = sklearn_cluster.HDBSCAN
+        return kind(min_cluster_size=min(size, len(vectors)), copy=True).fit_predict(less), {}
     tried: dict[int, float] = {}
     if clusters is None:
         tried = _silhouettes(vectors, seed)
@@ -149,7 +150,7 @@ def assign(
 def _kmeans(clusters: int, count: int, seed: int) -> Any:
     from sklearn.cluster import KMeans, MiniBatchKMeans
 
-    kind = KMeans if count < MINI_BATCH else MiniBatchKMeans
+    kind: Any = KMeans if count < MINI_BATCH else MiniBatchKMeans
     return kind(clusters, n_init=STARTS, random_state=seed)
 
 
@@ -186,7 +187,7 @@ def _described(
     for number, centre in centres.items():
         rows = np.flatnonzero(numbers == number)
         order = rows[np.lexsort((rows, -(vectors[rows] @ centre)))]
-        nearest = [texts[row] for row in order[:NEAREST]] if number != NOISE else []
+        nearest = [texts[row] for row in order[:NEAREST].tolist()] if number != NOISE else []
         found.append(Cluster(number, len(rows), words.get(number, []), nearest))
     return found
 
