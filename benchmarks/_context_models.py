@@ -37,7 +37,7 @@ class Size:
 
     width: int = 256
     layers: int = 4
-    lstm_width: int = 512  # of an LSTM's cell; its output is half of `width`, and both directions are joined
+    lstm_width: int = 512  # of an LSTM's cell; a layer brings it to half of `width`, and both directions are joined
     lr: float = 1e-3
 
 
@@ -147,16 +147,20 @@ class TwoLstms(LanguageModel):
         self.word = nn.Embedding(tokenizer.size, half)
         nn.init.normal_(self.word.weight, std=0.02)
         self.forwards, self.backwards = (
-            nn.LSTM(half, size.lstm_width, num_layers=2, proj_size=half, batch_first=True) for _ in range(2)
+            nn.LSTM(half, size.lstm_width, num_layers=2, batch_first=True) for _ in range(2)
         )
+        self.left, self.right = (nn.Linear(size.lstm_width, half) for _ in range(2))
         self.bias = nn.Parameter(torch.zeros(tokenizer.size))
 
     def loss(self, ids: Tensor, generator: torch.Generator) -> Tensor:
         """The mean of both: each next piece, and each one before."""
         total = torch.zeros(())
-        for lstm, order in ((self.forwards, ids), (self.backwards, ids.flip(1))):
+        for lstm, down, order in (
+            (self.forwards, self.left, ids),
+            (self.backwards, self.right, ids.flip(1)),
+        ):
             hidden, _ = lstm(self.word(order[:, :-1]))
-            logits = F.linear(hidden, self.word.weight, self.bias).flatten(0, 1)
+            logits = F.linear(down(hidden), self.word.weight, self.bias).flatten(0, 1)
             total = total + F.cross_entropy(logits.float(), order[:, 1:].flatten()) / 2
         return total
 
@@ -166,7 +170,7 @@ class TwoLstms(LanguageModel):
         for ids in tokens.input_ids.split(list(tokens.lengths)):
             left, _ = self.forwards(self.word(ids[None]))
             right, _ = self.backwards(self.word(ids.flip(0)[None]))
-            found.append(torch.cat([left[0], right[0].flip(0)], dim=1))
+            found.append(torch.cat([self.left(left[0]), self.right(right[0].flip(0))], dim=1))
         return torch.cat(found)
 
 
@@ -194,6 +198,8 @@ def trained(
     name: str, ids: np.ndarray, tokenizer: Tokenizer, size: Size, *, budget: int, seed: int, folder: Path
 ) -> tuple[LanguageModel, dict[str, Any]]:
     """The model of that name after `budget` tokens of the text, from `folder` if it is there already.
+
+    The head that predicts counts among the parameters where it is its own.
 
     ids: (sequences, LENGTH), each once an epoch, in an order that the seed decides
     """

@@ -30,6 +30,7 @@ from _context_probe import Task, probe
 
 from bothways.data.documents import documents
 from bothways.data.vocabulary import learn_tokenizer
+from bothways.errors import BothwaysError
 from bothways.text.tokenizer import Tokenizer
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -179,4 +180,7 @@ def draw(path: Path, rows: Sequence[dict[str, Any]], names: Sequence[str], tasks
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except BothwaysError as error:
+        sys.exit(str(error))
