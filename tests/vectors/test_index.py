@@ -169,6 +169,12 @@ def test_from_the_command_line(command, folder, jsonl, texts, tmp_path):
         {line.split()[2] for line in out.splitlines()}, key=[line.split()[2] for line in out.splitlines()].index
     )
     assert len(out.splitlines()) == 2
+    told = json.loads(command("info", index, "--json")[1])
+    assert told == {"kind": "index", "folder": str(index), "records": 50, "width": 16, "model": str(folder)} | {
+        "layers": None,
+        "pooling": None,
+        "words": True,
+    }
     code, out, _ = command("index", "--out", index, "--delete", "t7", "t8")
     assert (code, out) == (0, f"48 records in {index} (2 deleted)\n")
     more = jsonl([{"id": "t9", "text": "again"}, {"id": "x", "text": "more"}], "more.jsonl")
