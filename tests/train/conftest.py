@@ -157,6 +157,17 @@ def finetune_words(tiny: Tiny) -> list[str]:
 
 
 @pytest.fixture
+def embed_words(tiny: Tiny, tmp_path: Path) -> list[str]:
+    """A command of 2 epochs of 4 steps, the last of one record; each step's loss is of all of its micro-batches."""
+    texts = [record["text"] for record in records(50, 3)]
+    pairs = [{"text_a": a, "text_b": b} for a, b in zip(texts[::2], texts[1::2], strict=True)]
+    train = write_records(tmp_path / "pairs.jsonl", pairs)
+    data = ["--model", tiny.model, "--train", train, "--dev", train]
+    settings = ["--epochs", 2, "--batch", 8, "--optim.lr", "1e-3", "--batching.micro-tokens", 48]
+    return list(map(str, ["finetune", "embed", *data, *settings, "--precision", "float32"]))
+
+
+@pytest.fixture
 def pretrain_words(tiny: Tiny) -> list[str]:
     """A command of 12 steps, 4 to 5 an epoch."""
     data = ["--model", tiny.model, "--text", tiny.text, "--dev", tiny.dev, "--corpus.workers", 1]

@@ -42,7 +42,7 @@ def errors_in(stderr: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("verb", ["finetune", "pretrain"])
+@pytest.mark.parametrize("verb", ["finetune", "pretrain", "embed"])
 def test_two_ranks_take_the_steps_of_one(verb: str, launch, request, tmp_path: Path):
     words = request.getfixturevalue(f"{verb}_words")
     alone = launch(*words, "--out", tmp_path / "one")

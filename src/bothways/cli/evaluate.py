@@ -23,7 +23,9 @@ class Evaluate:
     model: tyro.conf.Positional[str]
     """folder of a model or a run, or a name on the hub"""
     data: Path
-    """labelled records"""
+    """labelled records, or a folder of corpus, queries and qrels to rank"""
+    split: str = "test"
+    """of such a folder: which qrels.SPLIT and queries.SPLIT"""
     against: str | None = None
     """another model or run for the same task: is this one better? By a paired bootstrap over the records"""
     json: bool = False
@@ -65,4 +67,8 @@ def _scores(wanted: Evaluate, precision: Any) -> dict[str, Any]:
     from bothways.infer.predictor import load
 
     predictor = load(wanted.model, device=wanted.common.device, precision=precision)
+    if wanted.data.is_dir():
+        from bothways.vectors.retrieval import evaluate_retrieval
+
+        return evaluate_retrieval(predictor, wanted.data, split=wanted.split)
     return predictor.evaluate(wanted.data, columns=wanted.columns)

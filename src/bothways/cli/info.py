@@ -1,4 +1,4 @@
-"""`bothways info`: tell what is in a model's folder, a run's or a vocabulary's, without loading the weights."""
+"""`bothways info`: tell what is in the folder of a model, run, vocabulary or index, without loading the weights."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from bothways.metrics.lines import score_lines
 
 @dataclass(frozen=True)
 class Info:
-    """Tell what is in a model, a run or a vocabulary."""
+    """Tell what is in a model, a run, a vocabulary or an index."""
 
     folder: tyro.conf.Positional[str] = "builtin"
-    """folder of a model, a run or a vocabulary, or a name on the hub"""
+    """folder of a model, a run, a vocabulary or an index, or a name on the hub"""
     json: bool = False
     """one JSON object instead of lines"""
     common: Annotated[Common, FLAT] = field(default_factory=Common)
@@ -39,7 +39,7 @@ def run(argv: list[str]) -> int:
 
 
 def describe(name: str | Path) -> dict[str, Any]:
-    """What is in the folder: its "kind" (run, model, vocabulary) and, by name, what there is to know.
+    """What is in the folder: its "kind" (run, model, vocabulary, index) and, by name, what there is to know.
 
     Raises:
         ModelError: there is no such folder, or nothing that Bothways knows is in it.
@@ -50,6 +50,8 @@ def describe(name: str | Path) -> dict[str, Any]:
         if (folder / "model" / "config.json").is_file():
             told["model"] = _model(folder / "model")
         return told
+    if (folder / "index.json").is_file():
+        return _index(folder)
     from bothways.models.hub import locate
 
     folder = locate(name)
@@ -77,6 +79,16 @@ def _run(folder: Path) -> dict[str, Any]:
     if seeds := sorted(path.name for path in folder.glob("seed-*")):
         told["runs"] = seeds
     return told | ({"scores": ends[-1]} if ends else {})
+
+
+def _index(folder: Path) -> dict[str, Any]:
+    """How many records an index has, and which model made it."""
+    from bothways.vectors.index import read_manifest
+
+    manifest = read_manifest(folder)
+    told: dict[str, Any] = {"kind": "index", "folder": str(folder), "records": manifest["records"]}
+    told |= {"width": manifest["width"], "model": manifest["model"], **manifest["made_by"]["options"]}
+    return told | {"words": (folder / manifest["generation"] / "words").is_dir()}
 
 
 def _model(folder: Path) -> dict[str, Any]:

@@ -26,6 +26,10 @@ VERBS = {
     "evaluate": "score a model on labelled data",
     "predict": "label texts: one JSON line a record",
     "convert": "write a model as another kind of folder",
+    "embed": "write the vectors of texts, words, characters or pairs",
+    "cluster": "part texts into clusters, name them, draw a map",
+    "index": "index records for searching, add to an index or delete from it",
+    "search": "find the records of an index that are nearest to a query",
     "info": "tell what is in a model, a run or an index",
 }
 """Every verb, and what it does; `bothways.cli.<verb>` holds it."""

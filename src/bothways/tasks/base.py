@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from bothways.batch import Batch, Example
 from bothways.data.record import Record
 from bothways.errors import ConfigError
-from bothways.nn.encoder import Encoder
+from bothways.nn.encoder import Encoder, EncoderConfig
 from bothways.nn.heads import Head
 from bothways.text.tokenizer import Tokenizer
 
@@ -91,6 +92,10 @@ class Task(ABC):
         """What `config.json` says of this task, for transformers."""
         return {}
 
+    def files(self, config: EncoderConfig) -> dict[str, Any]:
+        """Further JSON files of a saved model, by path, for other packages that read this task's models."""
+        return {}
+
     @abstractmethod
     def heads(self, encoder: Encoder) -> dict[str, Head]:
         """Freshly initialised heads for this encoder."""
@@ -108,6 +113,26 @@ class Task(ABC):
     @abstractmethod
     def losses(self, scores: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Each head's loss, summed over its targets (the loop divides by their weight over all ranks)."""
+
+    def backward(
+        self, model: Callable[[Batch], dict[str, Tensor]], group: Sequence[Batch], weights: dict[str, float]
+    ) -> dict[str, Tensor]:
+        """Add up the gradients of one step; each head's loss, divided by its weight.
+
+        A task whose loss is of more than one micro-batch at a time overrides this.
+
+        model:   the scores of a batch, in the precision of the run
+        group:   this rank's micro-batches, on the device; it may have none
+        weights: of each head, over all ranks; 0 where the step has no target of it
+        """
+        total: dict[str, Tensor] = {}
+        for batch in group:
+            losses = self.losses(model(batch), batch)
+            shares = {head: loss / (weights[head] or 1.0) for head, loss in losses.items()}  # no target: 0 / 1
+            torch.stack([self.coefficients.get(head, 1.0) * share for head, share in shares.items()]).sum().backward()
+            for head, share in shares.items():
+                total[head] = total[head] + share.detach() if head in total else share.detach()
+        return total
 
     @abstractmethod
     def decode(self, record: Record, answers: list[Answer]) -> dict[str, Any]:

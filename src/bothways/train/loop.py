@@ -101,17 +101,14 @@ def _backward(
     network: Network, task: Task, batches: list[Batch], weights: dict[str, float], device: torch.device, precision: str
 ) -> dict[str, torch.Tensor]:
     """Gradients of all micro-batches; each head's loss, divided by its weight."""
-    total = {head: torch.zeros((), device=device) for head in weights}
-    for batch in batches:
-        placed = batch.to(device)
+
+    def model(batch: Batch) -> dict[str, torch.Tensor]:
         with computing_in(precision, device):
-            scores = network(placed)
-        losses = task.losses(scores, placed)
-        shares = {head: loss / (weights[head] or 1.0) for head, loss in losses.items()}  # no target, no loss: 0 / 1
-        torch.stack([task.coefficients.get(head, 1.0) * share for head, share in shares.items()]).sum().backward()
-        for head, share in shares.items():
-            total[head] += share.detach()
-    return total
+            return network(batch)
+
+    total = task.backward(model, [batch.to(device) for batch in batches], weights)
+    none = torch.zeros((), device=device)
+    return {head: total.get(head, none) for head in weights}
 
 
 def _over_ranks(values: torch.Tensor, device: torch.device, ranks: Ranks) -> torch.Tensor:

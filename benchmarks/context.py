@@ -1,0 +1,186 @@
+"""Is seeing both sides at once really better? Four kinds of word vectors, trained alike, frozen under the same layer.
+
+    python benchmarks/context.py --language en --tokens 20000000 --out out/benchmarks/context
+    python benchmarks/context.py --quick
+
+word2vec (gensim), a pair of left-to-right and right-to-left LSTMs joined at the end, a left-to-right Transformer and
+BERT read the same text, cut into the same pieces, for the same number of tokens, and give vectors of the same width.
+Frozen, they are read by one linear layer, learnt in the same way for all, on each task's training records; the rate is
+chosen on dev, the score is test's. What is done is kept in `--out`; the same command goes on. Without gensim (`pip
+install gensim`) word2vec is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from _context_models import BATCH, KINDS, LENGTH, Size, trained
+from _context_probe import Task, probe
+
+from bothways.data.documents import documents
+from bothways.data.vocabulary import learn_tokenizer
+from bothways.errors import BothwaysError
+from bothways.text.tokenizer import Tokenizer
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+TEXT = {"en": "en/rawtext/wikipedia_2015/train-00.txt.xz", "zh": "zh/rawtext/wikipedia_zh/train-00.txt.xz"}
+
+
+TASKS = {
+    "en": [
+        Task("sentiment", "text", "en/classification/sst2", "accuracy"),
+        Task("ner", "words", "en/ner/uner_ewt", "f1"),
+        Task("word sense", "sense", "en/wordsense/wic", "accuracy"),
+        Task("pairs", "pair", "en/pair/rte", "accuracy"),
+        Task("paraphrase", "pair", "en/pair/mrpc", "accuracy"),
+    ],
+    "zh": [
+        Task("sentiment", "text", "zh/sentiment/waimai_10k", "accuracy"),
+        Task("ner", "words", "zh/ner/weibo", "f1"),
+        Task("segmentation", "characters", "zh/segmentation/gsdsimp", "f1"),
+        Task("pairs", "pair", "zh/pair/afqmc", "accuracy"),
+    ],
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train and score what is missing, then print the table and draw the picture."""
+    wanted = _arguments(argv)
+    torch.set_num_threads(wanted.threads)
+    out = wanted.out / wanted.language
+    out.mkdir(parents=True, exist_ok=True)
+    size = Size(width=64, layers=2, lstm_width=64) if wanted.quick else Size(width=wanted.width, layers=wanted.layers)
+    tokenizer = _tokenizer(out, wanted)
+    ids = _sequences(out, tokenizer, wanted)
+    print(f"{len(ids):,} sequences of {LENGTH} pieces; each model reads {wanted.tokens:,} tokens", flush=True)
+    names = [name for name in KINDS if name != "word2vec" or importlib.util.find_spec("gensim") is not None]
+    if len(names) < len(KINDS):
+        print("gensim is not installed, so word2vec is left out: pip install gensim", flush=True)
+    rows = _rows(out / "rows.jsonl")
+    for name in names:
+        print(name, flush=True)
+        setting = {"tokens": wanted.tokens, "seed": wanted.seed, "limit": wanted.limit}
+        model, told = trained(name, ids, tokenizer, size, budget=wanted.tokens, seed=wanted.seed, folder=out / "models")
+        if told:
+            _append(out / "rows.jsonl", rows, {"model": name, "task": "pre-training", **setting, **told})
+        for task in TASKS[wanted.language]:
+            key = {"model": name, "task": task.name, **setting}
+            if any(row.items() >= key.items() for row in rows):
+                continue
+            score = probe(model, tokenizer, task, wanted.shared, limit=wanted.limit, seed=wanted.seed)
+            _append(out / "rows.jsonl", rows, {**key, "measure": task.measure, "score": score})
+            print(f"  {task.name}: {score:.4f}", flush=True)
+    shown = [row for row in rows if all(row.get(name) == value for name, value in setting.items())]
+    print(table(shown, names, TASKS[wanted.language]))
+    draw(out / "context.png", shown, names, TASKS[wanted.language])
+    return 0
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--language", choices=list(TASKS), default="en")
+    parser.add_argument("--text", type=Path, nargs="+", default=None, help="files of raw text")
+    parser.add_argument("--shared", type=Path, default=SHARED, help="the folder of data sets")
+    parser.add_argument("--tokens", type=int, default=20_000_000, help="tokens that each model reads")
+    parser.add_argument("--vocab", type=int, default=8000, help="pieces")
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--limit", type=int, default=None, help="records of each split at most")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--quick", action="store_true", help="tiny models and few records, to try it out")
+    parser.add_argument("--out", type=Path, default=Path("out/benchmarks/context"))
+    wanted = parser.parse_args(argv)
+    if wanted.quick:
+        wanted.tokens, wanted.limit, wanted.vocab = min(wanted.tokens, 30 * BATCH * LENGTH), 200, 2000
+        wanted.out = wanted.out / "quick"
+    wanted.text = wanted.text or [wanted.shared / TEXT[wanted.language]]
+    return wanted
+
+
+def _tokenizer(out: Path, wanted: argparse.Namespace) -> Tokenizer:
+    if not (out / "vocab" / "vocab.txt").is_file():
+        learn_tokenizer(wanted.text, wanted.vocab).save(out / "vocab")
+    return Tokenizer.from_folder(out / "vocab")
+
+
+def _sequences(out: Path, tokenizer: Tokenizer, wanted: argparse.Namespace) -> np.ndarray:
+    """(sequences, LENGTH) int64: the text's pieces between [CLS] and [SEP], as many as the budget needs."""
+    path = out / f"pieces-{wanted.tokens}.npy"
+    if not path.is_file():
+        room, found, count = LENGTH - 2, [], 0
+        for document in documents(wanted.text):
+            for text in tokenizer.encode(document.paragraphs):
+                found.append(text.ids)
+                count += len(text.ids)
+            if count >= wanted.tokens:
+                break
+        flat = np.concatenate(found)[: count // room * room].reshape(-1, room).astype(np.int64)
+        ends = [np.full((len(flat), 1), number) for number in (tokenizer.cls_id, tokenizer.sep_id)]
+        with (part := path.with_suffix(".part")).open("wb") as file:
+            np.save(file, np.concatenate([ends[0], flat, ends[1]], axis=1))
+        part.replace(path)
+    return np.load(path)
+
+
+# ------------------------------------------------------------------------------------------------------- telling
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+
+def _append(path: Path, rows: list[dict[str, Any]], row: dict[str, Any]) -> None:
+    rows.append(row)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def table(rows: Sequence[dict[str, Any]], names: Sequence[str], tasks: Sequence[Task]) -> str:
+    """Scores by model and task, and the seconds and parameters of each model."""
+    score = {(row["model"], row["task"]): row.get("score") for row in rows}
+    made = {row["model"]: row for row in rows if row["task"] == "pre-training"}
+    lines = [f"{'':16}" + "".join(f"{task.name:>14}" for task in tasks) + f"{'parameters':>14}{'seconds':>10}"]
+    for name in names:
+        own = made.get(name, {})
+        cells = "".join(f"{score.get((name, task.name)) or float('nan'):>14.4f}" for task in tasks)
+        lines.append(f"{name:16}{cells}{own.get('parameters', 0):>14,}{own.get('seconds', 0):>10,.0f}")
+    return "\n".join(lines)
+
+
+def draw(path: Path, rows: Sequence[dict[str, Any]], names: Sequence[str], tasks: Sequence[Task]) -> None:
+    """The table as bars."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    score: dict[tuple[str, str], float] = {(row["model"], row["task"]): row.get("score", 0.0) for row in rows}
+    figure, axes = pyplot.subplots(figsize=(9, 4))
+    for number, name in enumerate(names):
+        places = [at + 0.8 * (number - len(names) / 2 + 0.5) / len(names) for at in range(len(tasks))]
+        axes.bar(places, [score.get((name, task.name), 0.0) for task in tasks], 0.75 / len(names), label=name)
+    axes.set_xticks(range(len(tasks)), [f"{task.name}\n{task.measure}" for task in tasks])
+    axes.set_title("Frozen vectors under one linear layer, all trained on the same tokens")
+    axes.legend(ncols=len(names), loc="upper center", bbox_to_anchor=(0.5, -0.15), frameon=False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except BothwaysError as error:
+        sys.exit(str(error))

@@ -1,0 +1,76 @@
+"""`bothways cluster`: part the texts of a file into clusters, name them and draw a map of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from bothways import config
+from bothways.config import FLAT, Common
+from bothways.metrics.lines import score_lines
+
+SHOWN = 60  # characters of a text in the table
+
+
+@dataclass(frozen=True)
+class ClusterVerb:
+    """Part texts into clusters; the folder gets labels.jsonl, clusters.json and map.html."""
+
+    model: tyro.conf.Positional[str]
+    """folder of a model or a run, or a name on the hub"""
+    data: Path
+    """records with "text"; where all have a "label", the clusters are scored against it"""
+    out: Path
+    """folder to make"""
+    clusters: int | None = None
+    """how many; none: as many as fit the data best (by silhouette, on a sample)"""
+    method: Literal["kmeans", "hdbscan"] = "kmeans"
+    """hdbscan finds the number itself, and leaves outliers out"""
+    min_size: int | None = None
+    """texts of HDBSCAN's smallest cluster; none: a hundredth of all, at least 5"""
+    layers: str | None = None
+    """-2, sum:-4: or concat:-4: of the encoder; none: the last"""
+    pooling: Literal["mean", "cls", "max"] | None = None
+    """how tokens become one vector; none: as the model was trained, else mean"""
+    columns: dict[str, str] = field(default_factory=dict)
+    """--columns.text NAME: the field that holds the text; --columns.label NAME: the labels"""
+    common: Annotated[Common, FLAT] = field(default_factory=Common)
+
+
+def run(argv: list[str]) -> int:
+    """Do it, and print the table."""
+    wanted = config.load(ClusterVerb, argv, prog="bothways cluster")
+    from bothways.infer.predictor import load
+    from bothways.train.card import hashes
+    from bothways.train.stopping import stopped_at_once
+    from bothways.vectors.cluster import cluster_file
+
+    model = load(wanted.model, device=wanted.common.device)
+    options: dict[str, Any] = {"layers": wanted.layers, "pooling": wanted.pooling}
+    folder = model.model.folder
+    weights = list(hashes(sorted(folder.glob("*.safetensors"))).values()) if folder else []
+    with stopped_at_once():
+        found = cluster_file(
+            model.embedder(**options),
+            wanted.data,
+            wanted.out,
+            identity={"weights": weights, **options},
+            clusters=wanted.clusters,
+            method=wanted.method,
+            min_size=wanted.min_size,
+            columns=wanted.columns,
+            seed=wanted.common.seed,
+            quiet=wanted.common.quiet,
+        )
+    if wanted.common.quiet:
+        return 0
+    for one in found.clusters:
+        nearest = " ".join(one.nearest[0].split()) if one.nearest else ""
+        shown = nearest[:SHOWN] + ("…" if len(nearest) > SHOWN else "")
+        name = "-" if one.number < 0 else str(one.number)
+        print(f"{name:>4} {one.size:>8,}  {' '.join(one.keywords)}{f'  e.g. {shown}' if shown else ''}")
+    print("\n".join([*score_lines(found.scores), *found.told, f"{'map':24} {wanted.out / 'map.html'}"]))
+    return 0

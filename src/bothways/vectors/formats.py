@@ -1,0 +1,206 @@
+"""Files of vectors: .npy (vectors only), .jsonl and .parquet (the records with their vectors)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from bothways.data.record import Record
+from bothways.errors import DataError
+
+DECIMALS = 9  # in JSON: float32 has no more near 1
+_HEADER = 128  # bytes of a .npy header, which is rewritten when the number of rows is known
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some records and their vectors.
+
+    vectors: (m, D) float32, those of all records
+    sizes:   (n,) how many each record has
+    places:  for parts of texts: what they are and where they stand, by record
+    """
+
+    records: list[Record]
+    vectors: np.ndarray
+    sizes: np.ndarray
+    places: list[dict[str, Any]] | None
+
+    def of_each(self) -> list[np.ndarray]:
+        """Each record's vectors."""
+        return np.split(self.vectors, np.cumsum(self.sizes)[:-1])
+
+
+@dataclass
+class Columns:
+    """The fields that records have, and of what types: columns of a table that hasn't been read to its end."""
+
+    kinds: dict[str, set[type]] = field(default_factory=dict)
+    several: bool = False  # whether a record had more than one text
+
+    def add(self, records: Sequence[Record]) -> None:
+        """See these too."""
+        for record in records:
+            for name, value in record.fields.items():
+                self.kinds.setdefault(name, set()).add(type(value))
+
+    def type_of(self, name: str) -> type:
+        """One type that holds all values: numbers, truth values or (others as JSON) strings."""
+        kinds = self.kinds[name] - {type(None)}
+        for wanted, allowed in ((bool, {bool}), (int, {int}), (float, {int, float})):
+            if kinds and kinds <= allowed:
+                return wanted
+        return str
+
+
+class Writer(Protocol):
+    """Blocks in order, then `close`."""
+
+    def write(self, block: Block) -> None:
+        """Add a block."""
+        ...
+
+    def close(self) -> None:
+        """End the file."""
+        ...
+
+
+class NpyWriter:
+    """One array: (n, D) float32, or (n, g, D) where each record has g texts."""
+
+    def __init__(self, path: Path, columns: Columns) -> None:
+        self.file = path.open("wb")
+        self.file.write(b"\0" * _HEADER)
+        self.count, self.shape = 0, ()
+
+    def write(self, block: Block) -> None:
+        """Its vectors as they lie in memory."""
+        texts = int(block.sizes[0])
+        shape = (texts, block.vectors.shape[1]) if texts > 1 else block.vectors.shape[1:]
+        self.shape = self.shape or shape
+        if self.shape != shape or (block.sizes != texts).any():
+            raise DataError("records have different numbers of texts, which an array can't hold; write .jsonl")
+        self.file.write(np.ascontiguousarray(block.vectors, dtype="<f4").tobytes())
+        self.count += len(block.sizes)
+
+    def close(self) -> None:
+        """Say at the beginning how many rows there are."""
+        shape = (self.count, *self.shape)
+        header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".encode("latin1")
+        self.file.seek(0)
+        self.file.write(b"\x93NUMPY\x01\x00" + (_HEADER - 10).to_bytes(2, "little"))
+        self.file.write(header.ljust(_HEADER - 11) + b"\n")
+        self.file.close()
+
+
+class JsonlWriter:
+    """Each record with "vector", "vectors" (of several texts) or "parts"."""
+
+    def __init__(self, path: Path, columns: Columns) -> None:
+        self.file = path.open("w", encoding="utf-8", errors="backslashreplace")
+
+    def write(self, block: Block) -> None:
+        """One line a record."""
+        places = block.places or [None] * len(block.records)
+        for record, own, place in zip(block.records, block.of_each(), places, strict=True):
+            vectors = np.round(own.astype(np.float64), DECIMALS).tolist()
+            if place is not None:
+                new: dict[str, Any] = {"parts": _parts(place, vectors)}
+            else:
+                new = {"vector": vectors[0]} if len(vectors) == 1 else {"vectors": vectors}
+            line = json.dumps(record.fields | new, ensure_ascii=False, default=str)
+            self.file.write(_LONE.sub("\ufffd", line) + "\n")
+
+    def close(self) -> None:
+        """End the file."""
+        self.file.close()
+
+
+_LONE = re.compile("[\ud800-\udfff]")
+
+
+def _parts(place: dict[str, Any], vectors: list[Any]) -> list[dict[str, Any]]:
+    offsets = place["offsets"] or [None] * len(vectors)
+    return [
+        {"text": text, **({} if span is None else {"start": span[0], "end": span[1]}), "vector": vector}
+        for text, span, vector in zip(place["texts"], offsets, vectors, strict=True)
+    ]
+
+
+class ParquetWriter:
+    """The records' fields as columns, beside "vector" (a list of float32), "vectors" or "parts"."""
+
+    def __init__(self, path: Path, columns: Columns) -> None:
+        self.path, self.columns, self.writer = path, columns, None
+
+    def write(self, block: Block) -> None:
+        """One row group."""
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        made = table_of(block.records, self.columns)
+        for name, column in self._vectors(block, pa).items():
+            made = made.drop_columns([name]) if name in made.column_names else made
+            made = made.append_column(name, column)
+        if self.writer is None:
+            self.writer = parquet.ParquetWriter(self.path, made.schema)
+        self.writer.write_table(made)
+
+    def _vectors(self, block: Block, pa: Any) -> dict[str, Any]:
+        width = block.vectors.shape[1]
+        flat = pa.array(block.vectors.reshape(-1), pa.float32())
+        rows = pa.ListArray.from_arrays(np.arange(len(block.vectors) + 1, dtype=np.int32) * width, flat)
+        bounds = np.concatenate([[0], np.cumsum(block.sizes)]).astype(np.int32)
+        if block.places is None:
+            if (block.sizes == 1).all():
+                return {"vector": rows}
+            return {"vectors": pa.ListArray.from_arrays(bounds, rows)}
+        texts = [text for place in block.places for text in place["texts"]]
+        spans = [span for place in block.places for span in place["offsets"] or [(None, None)] * len(place["texts"])]
+        parts = {
+            "text": pa.array(texts, pa.string()),
+            "start": pa.array([start for start, _ in spans], pa.int32()),
+            "end": pa.array([end for _, end in spans], pa.int32()),
+            "vector": rows,
+        }
+        struct = pa.StructArray.from_arrays(list(parts.values()), names=list(parts))
+        return {"parts": pa.ListArray.from_arrays(bounds, struct)}
+
+    def close(self) -> None:
+        """End the file."""
+        if self.writer is not None:
+            self.writer.close()
+
+
+def table_of(records: Sequence[Record], columns: Columns) -> Any:
+    """The fields of records as a table of pyarrow."""
+    import pyarrow as pa
+
+    types = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
+    table = {}
+    for name in columns.kinds:
+        kind = columns.type_of(name)
+        table[name] = pa.array([_as(record.fields.get(name), kind) for record in records], types[kind])
+    return pa.table(table)
+
+
+def _as(value: Any, kind: type) -> Any:
+    """A value as that type; what is no string becomes JSON in a column of strings."""
+    if value is None:
+        return None
+    if kind is not str:
+        return kind(value)
+    return _LONE.sub("\ufffd", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
+
+
+WRITERS: dict[str, Callable[[Path, Columns], Writer]] = {
+    ".npy": NpyWriter,
+    ".jsonl": JsonlWriter,
+    ".parquet": ParquetWriter,
+}

@@ -1,0 +1,145 @@
+"""An index on disk: records, their vectors, a graph of near ones where there are many, and words for BM25.
+
+DIR/index.json      which model made the vectors, with which options; the newest generation
+DIR/000001/         a generation: it never changes; index.json is replaced when the next one is whole
+    records.parquet the records' fields, and "id"
+    vectors.npy     (n, D) float32, of length 1
+    keys.npy        (n,) int64: the records' keys in the graph
+    graph.usearch   absent below `EXACT` records, where all are compared
+    words/          absent if it was not wanted
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from bothways.data.record import Record, require
+from bothways.errors import ModelError
+from bothways.infer.predictor import Predictor
+
+FORMAT = 1
+MANIFEST = "index.json"
+
+
+class Index:
+    """One generation of an index, opened to search it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest = read_manifest(folder)
+        self.place = folder / self.manifest["generation"]
+
+    @cached_property
+    def table(self) -> Any:
+        """The records, as a table of pyarrow."""
+        from pyarrow import parquet
+
+        try:
+            return parquet.read_table(self.place / "records.parquet", memory_map=True)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{self.place}: the records can't be read ({error}); index them again") from None
+
+    @cached_property
+    def vectors(self) -> np.ndarray:
+        """(n, D) float32, on disk until they are needed."""
+        try:
+            return np.load(self.place / "vectors.npy", mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{self.place}: the vectors can't be read ({error}); index them again") from None
+
+    @cached_property
+    def keys(self) -> np.ndarray:
+        """(n,) int64, rising."""
+        return np.load(self.place / "keys.npy")
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """The records' ids, in order."""
+        return self.table["id"].to_pylist()
+
+    @cached_property
+    def graph(self) -> Any:
+        """usearch's index; None where there are few."""
+        path = self.place / "graph.usearch"
+        return graph_of(self.vectors.shape[1], path) if path.is_file() else None
+
+    @cached_property
+    def words(self) -> Any:
+        """bm25s's index; None where it was not wanted."""
+        if not (self.place / "words").is_dir():
+            return None
+        import bm25s
+
+        return bm25s.BM25.load(str(self.place / "words"), mmap=True, show_progress=False)
+
+    def records(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        """The fields of these records; what a record didn't have is left out."""
+        found = self.table.take(list(rows)).to_pylist() if len(rows) else []
+        return [{name: value for name, value in record.items() if value is not None} for record in found]
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What index.json says.
+
+    Raises:
+        ModelError: no index, or one of another format.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise ModelError(
+            f"{folder} is no index ({MANIFEST} is missing); make one: bothways index MODEL --data F --out DIR"
+        )
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        generation = manifest["generation"]
+        whole = manifest["format"] == FORMAT and Path(generation).name == generation
+    except (ValueError, KeyError, TypeError):
+        whole, manifest = False, {}
+    if not whole or not (folder / manifest["generation"]).is_dir():
+        raise ModelError(f"{path} is damaged, or of another release; index the records again")
+    return manifest
+
+
+def id_of(record: Record, number: int) -> str:
+    """A record's id, as text."""
+    found = next((record.fields[name] for name in ("id", "_id") if record.fields.get(name) is not None), number)
+    if isinstance(found, dict | list):
+        raise record.error('"id" is a list or an object; wanted a string or a number')
+    return str(found)
+
+
+def text_of(record: Record) -> str:
+    """What is indexed of a record: its title, if it has one, and its text."""
+    text, title = require(record, "text", str), record.fields.get("title")
+    return f"{title} {text}" if isinstance(title, str) and title.strip() else text
+
+
+def embedder_of(model: Predictor, options: Mapping[str, Any], side: Literal["query", "document"]) -> Predictor:
+    """The model with the index's options, and with its own prompt for that side if it has one."""
+    prompts = getattr(model.model.task, "prompts", {})
+    names = ("query",) if side == "query" else ("document", "passage", "corpus")  # as sentence-transformers has them
+    return model.embedder(**options, prompt=next((name for name in names if name in prompts), None))
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors of length 1; a vector of zeros stays one."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+
+
+def graph_of(width: int, path: Path | None, *, view: bool = True) -> Any:
+    """usearch's graph for cosines of vectors of length 1, new or from disk."""
+    from usearch.index import Index as Graph
+
+    graph = Graph(ndim=width, metric="ip", dtype="f32")
+    if path is not None:
+        try:
+            graph.view(str(path)) if view else graph.load(str(path))
+        except (RuntimeError, OSError, ValueError) as error:
+            raise ModelError(f"{path}: the graph can't be read ({error}); index the records again") from None
+    return graph

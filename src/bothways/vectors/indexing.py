@@ -1,0 +1,231 @@
+"""Making an index, adding to one, deleting from one: the next generation is written whole, then told."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bothways.data.record import Record
+from bothways.data.records import read_records
+from bothways.errors import ConfigError, DataError
+from bothways.infer.predictor import Predictor
+from bothways.vectors.embed import embed_file
+from bothways.vectors.formats import Columns, table_of
+from bothways.vectors.index import FORMAT, MANIFEST, Index, graph_of, id_of, text_of, unit
+from bothways.vectors.words import words_of
+
+EXACT = 20_000  # records up to which all are compared: exact, and as fast as a graph
+ROWS = 4096  # records held at a time
+
+
+@dataclass(frozen=True)
+class Changed:
+    """What a change did, and what should be known of the texts it embedded."""
+
+    records: int
+    added: int
+    replaced: int
+    deleted: int
+    told: list[str]
+
+
+def change_index(
+    folder: Path,
+    predictor: Predictor,
+    *,
+    data: str | Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    delete: Iterable[str] = (),
+    made_by: Mapping[str, Any],
+    model: str = "",
+    keywords: bool = True,
+    quiet: bool = False,
+) -> Changed:
+    """Make an index of the records of `data`, or add them to one, replacing those of the same id; delete others.
+
+    A record's id is its "id" or "_id", else its number in the file, from 1. Its text is its "text", after its "title"
+    if it has one. Whatever stops this, the index stays as it was, and the same again goes on where the vectors were.
+
+    Args:
+        predictor: of `Predictor.embedder`
+        made_by: the weights and the options; they must be those of the index that there is
+        model: where the model is, for searching
+
+    Raises:
+        ConfigError: `made_by` is not what the index was made by, or an id to delete that it doesn't have.
+        DataError: a record without text, or an id given twice.
+    """
+    old = Index(folder) if (folder / MANIFEST).is_file() else None
+    if old is None and folder.exists() and any(folder.iterdir()):
+        raise ConfigError(f"--out {folder} exists already and is no index; give another folder")
+    if old is not None and old.manifest["made_by"] != dict(made_by):
+        raise ConfigError(
+            f"{folder} was made by another model or with other options; make a new index, or give that model"
+        )
+    gone = _numbers_of(old, list(delete))
+    work = folder.with_name(f".{folder.name}.work")
+    work.mkdir(parents=True, exist_ok=True)
+    told: list[str] = []
+    new = np.empty((0, 0), dtype=np.float32)
+    ids: dict[str, int] = {}
+    columns_seen, texts = Columns(), work / "records.jsonl"
+    if data is not None:
+        ids = _normalised(data, columns, texts, columns_seen)
+        (work / "vectors.npy").unlink(missing_ok=True)
+        done = embed_file(predictor, texts, work / "vectors.npy", identity=made_by, quiet=quiet)
+        told, new = done.told, np.load(work / "vectors.npy", mmap_mode="r")
+    replaced = [number for number, id in enumerate(old.ids if old else ()) if id in ids]
+    kept = np.ones(len(old.ids) if old else 0, dtype=bool)
+    kept[[*gone, *replaced]] = False
+    _write(
+        folder,
+        old,
+        kept,
+        texts if data is not None else None,
+        new,
+        columns_seen,
+        {"model": model, "made_by": dict(made_by)},
+        keywords,
+    )
+    shutil.rmtree(work)
+    total = int(kept.sum()) + len(ids)
+    return Changed(total, len(ids) - len(replaced), len(replaced), len(gone), told)
+
+
+def _numbers_of(old: Index | None, ids: Sequence[str]) -> list[int]:
+    if not ids:
+        return []
+    place = {id: number for number, id in enumerate(old.ids)} if old is not None else {}
+    if missing := [id for id in ids if id not in place]:
+        raise ConfigError(f"there is no record {missing[0]!r} to delete")
+    return sorted({place[id] for id in ids})
+
+
+def _normalised(data: str | Path, columns: Mapping[str, str] | None, path: Path, seen: Columns) -> dict[str, int]:
+    """Write the records with "id" and with the text that is indexed; the ids and where they stand."""
+    ids: dict[str, int] = {}
+    with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        for number, record in enumerate(read_records(data, columns=columns), 1):
+            id, text = id_of(record, number), text_of(record)
+            if id in ids:
+                raise record.error(f"the id {id!r} is that of record {ids[id] + 1} too; wanted each once")
+            ids[id] = number - 1
+            fields = {name: value for name, value in record.fields.items() if name not in ("_id", "id", "title")}
+            fields = {"id": id, **fields, "text": text}
+            seen.add([Record(fields, record.path, record.line)])
+            file.write(json.dumps(fields, ensure_ascii=True, default=str) + "\n")
+    return ids
+
+
+# ----------------------------------------------------------------------------------------------------------- writing
+
+
+def _write(
+    folder: Path,
+    old: Index | None,
+    kept: np.ndarray,
+    texts: Path | None,
+    new: np.ndarray,
+    seen: Columns,
+    about: Mapping[str, Any],
+    keywords: bool,
+) -> None:
+    """The next generation, whole, then the word of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    number = int(old.manifest["generation"]) + 1 if old is not None else 1
+    place = folder / f"{number:06}"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    table = _records(place / "records.parquet", old, kept, texts, seen)
+    if not len(table):
+        raise DataError("no record would be left; remove the folder instead")
+    before = old.keys[kept] if old is not None else np.empty(0, dtype=np.int64)
+    begin = int(old.manifest["next_key"]) if old is not None else 0
+    added = np.arange(begin, begin + len(new), dtype=np.int64)
+    np.save(place / "keys.npy", np.concatenate([before, added]))
+    vectors = _vectors(place / "vectors.npy", old, kept, new)
+    if len(vectors) > EXACT:
+        graph = graph_of(vectors.shape[1], None)
+        if old is not None and old.graph is not None:
+            graph = graph_of(vectors.shape[1], old.place / "graph.usearch", view=False)
+            graph.remove(old.keys[~kept])
+            graph.add(added, np.ascontiguousarray(vectors[len(before) :]))
+        else:
+            graph.add(np.concatenate([before, added]), np.ascontiguousarray(vectors))
+        graph.save(str(place / "graph.usearch"))
+    if keywords:
+        import bm25s
+
+        words = bm25s.BM25()
+        words.index([words_of(text) for text in table["text"].to_pylist()], show_progress=False)
+        words.save(str(place / "words"), show_progress=False)
+    manifest = {
+        "format": FORMAT,
+        "generation": place.name,
+        "next_key": begin + len(new),
+        "records": len(table),
+        "width": vectors.shape[1],
+        **about,
+    }
+    part = folder / f".{MANIFEST}.part"
+    with part.open("w", encoding="utf-8") as file:
+        json.dump(manifest, file, ensure_ascii=False, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(folder / MANIFEST)
+    for other in folder.iterdir():
+        if other.is_dir() and other != place:
+            shutil.rmtree(other)
+
+
+def _records(path: Path, old: Index | None, kept: np.ndarray, texts: Path | None, seen: Columns) -> Any:
+    """The records that stay and the new ones, as one table on disk."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    parts = [] if old is None else [old.table.filter(pa.array(kept))]
+    if texts is not None:
+        parts += [table_of(list(chunk), seen) for chunk in _chunks(read_records(texts))]
+    try:
+        table = pa.concat_tables(parts, promote_options="permissive")
+    except pa.ArrowException as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"a field is of another type than in the index: {reason}; give it another name") from None
+    parquet.write_table(table, path)
+    return table
+
+
+def _chunks(records: Iterable[Record]) -> Iterable[list[Record]]:
+    chunk: list[Record] = []
+    for record in records:
+        chunk.append(record)
+        if len(chunk) == ROWS:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _vectors(path: Path, old: Index | None, kept: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """All vectors, of length 1, on disk."""
+    sources = [] if old is None else [(old.vectors, np.flatnonzero(kept))]
+    if len(new):
+        sources.append((new, np.arange(len(new))))
+    width = sources[0][0].shape[1]
+    count = sum(len(rows) for _, rows in sources)
+    out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(count, width))
+    at = 0
+    for vectors, rows in sources:
+        for start in range(0, len(rows), ROWS):
+            chunk = vectors[rows[start : start + ROWS]]
+            out[at : at + len(chunk)] = unit(chunk)
+            at += len(chunk)
+    out.flush()
+    return out

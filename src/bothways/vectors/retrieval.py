@@ -1,0 +1,190 @@
+"""How well a model finds: scores on a folder of a corpus, queries and judgements (qrels).
+
+    corpus.jsonl         {"_id": "d1", "title": "", "text": "…"}
+    queries[.SPLIT].jsonl {"_id": "q1", "text": "…"}
+    qrels[.SPLIT].jsonl  {"query_id": "q1", "corpus_id": "d1", "score": 1}
+
+Where judgements of 0 are listed too (WikiQA, TrecQA), only the judged candidates of a query are ranked. Queries
+without a relevant document are left out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bothways.data.record import Record, require
+from bothways.data.records import READERS, read_records
+from bothways.errors import DataError, ModelError
+from bothways.infer.embedding import Told, embedded
+from bothways.infer.predictor import Predictor, records_of
+from bothways.metrics.retrieval import retrieval
+from bothways.vectors.index import embedder_of, id_of, text_of, unit
+from bothways.vectors.search import best, fused, pair_scores
+from bothways.vectors.words import words_of
+
+DEPTH = 1000  # documents of a ranking that are scored, as trec_eval does
+RERANKED = 100  # of BM25's best, where a model reads pairs
+SCORED = ("ndcg@10", "mrr@10", "recall@10", "map")
+_ENDINGS = [ending + zipped for ending in READERS for zipped in ("", ".gz", ".xz")]
+
+Ranking = dict[str, list[tuple[str, float]]]
+
+
+def is_retrieval(path: Path) -> bool:
+    """Whether it is such a folder."""
+    return path.is_dir() and _file(path, "corpus") is not None
+
+
+def evaluate_retrieval(model: Predictor, folder: str | Path, *, split: str = "test") -> dict[str, Any]:
+    """`ndcg@10`, `mrr@10`, `recall@10`, `map` of the model; those of BM25 under `words.`, of both joined under `both.`
+
+    A `pair` or `similarity` model reads each query with each candidate (of a whole corpus: with BM25's best hundred).
+
+    Raises:
+        DataError: a file that is missing, or a judgement of what is not there.
+        ModelError: a model of another task that is no embedding model either.
+    """
+    begun = time.perf_counter()
+    folder = Path(folder)
+    corpus = list(read_records(_needed(folder, "corpus")))
+    documents = {id_of(record, number): text_of(record) for number, record in enumerate(corpus, 1)}
+    every_grade, judged = _qrels(folder, split, documents)
+    grades = {query: given for query, given in every_grade.items() if any(grade > 0 for grade in given.values())}
+    queries = _queries(folder, split, grades)
+    task = getattr(model.model.task, "name", None)
+    told = Told()
+    words = _by_words(documents, queries, grades if judged else None)
+    if task in ("pair", "similarity"):
+        candidates = words if not judged else {query: [(id, 0.0) for id in given] for query, given in grades.items()}
+        rankings = {"": _by_pairs(model, documents, queries, candidates), "words.": words}
+    elif task not in (None, "embed", "pretrain"):
+        raise ModelError(f"a model of {task} doesn't find texts; wanted one of embed, pair or similarity")
+    else:
+        own = _by_vectors(model, documents, queries, grades if judged else None, told)
+        both = {query: _fused(own[query], words[query]) for query in queries}
+        rankings = {"": own, "words.": words, "both.": both}
+    scores: dict[str, Any] = {}
+    for name, ranking in rankings.items():
+        found = retrieval(ranking, grades)
+        scores |= {f"{name}{measure}": found[measure] for measure in SCORED}
+    return scores | {
+        "queries": len(queries),
+        "documents": len(documents),
+        "judged_only": judged,
+        "left_out": len(every_grade) - len(grades),
+        "records": told.records,
+        "tokens": told.coverage.kept,
+        "tokens_dropped": told.coverage.dropped,
+        "seconds": round(time.perf_counter() - begun, 3),
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------ reading
+
+
+def _file(folder: Path, name: str) -> Path | None:
+    return next((path for ending in _ENDINGS if (path := folder / f"{name}{ending}").is_file()), None)
+
+
+def _needed(folder: Path, *names: str) -> Path:
+    for name in names:
+        if (path := _file(folder, name)) is not None:
+            return path
+    wanted = " or ".join(f"{name}.jsonl" for name in names)
+    there = ", ".join(sorted(path.name for path in folder.iterdir())[:12])
+    raise DataError(f"no {wanted}; there are {there}; another --split?", path=folder)
+
+
+def _qrels(folder: Path, split: str, documents: Mapping[str, str]) -> tuple[dict[str, dict[str, int]], bool]:
+    """The grades of each query's documents, and whether those of no use are listed too."""
+    grades: dict[str, dict[str, int]] = {}
+    for record in read_records(_needed(folder, f"qrels.{split}", "qrels")):
+        query, document = (str(require(record, name, str, int)) for name in ("query_id", "corpus_id"))
+        if document not in documents:
+            raise record.error(f"document {document!r} is judged, but the corpus doesn't have it")
+        grades.setdefault(query, {})[document] = _grade(record)
+    return grades, any(grade == 0 for given in grades.values() for grade in given.values())
+
+
+def _grade(record: Record) -> int:
+    return round(float(require(record, "score", float)))
+
+
+def _queries(folder: Path, split: str, grades: Mapping[str, Any]) -> dict[str, str]:
+    queries = {}
+    for number, record in enumerate(read_records(_needed(folder, f"queries.{split}", "queries")), 1):
+        if (id := id_of(record, number)) in grades:
+            queries[id] = require(record, "text", str)
+    if missing := [query for query in grades if query not in queries]:
+        raise DataError(f"query {missing[0]!r} is judged, but there is no such query", path=folder)
+    return queries
+
+
+# ------------------------------------------------------------------------------------------------------------ ranking
+
+
+def _by_vectors(
+    model: Predictor,
+    documents: Mapping[str, str],
+    queries: Mapping[str, str],
+    candidates: Mapping[str, Mapping[str, int]] | None,
+    told: Told,
+) -> Ranking:
+    asked = _vectors(embedder_of(model, {}, "query"), list(queries.values()), Told())
+    if candidates is not None:
+        documents = {id: documents[id] for query in queries for id in candidates[query]}
+    there = _vectors(embedder_of(model, {}, "document"), list(documents.values()), told)
+    return _ranked(list(documents), (there @ query for query in asked), queries, candidates)
+
+
+def _vectors(predictor: Predictor, texts: Sequence[str], told: Told) -> np.ndarray:
+    return unit(np.stack([np.asarray(vector) for vector in embedded(predictor, records_of(texts), told=told)]))
+
+
+def _by_words(
+    documents: Mapping[str, str], queries: Mapping[str, str], candidates: Mapping[str, Mapping[str, int]] | None
+) -> Ranking:
+    import bm25s
+
+    index = bm25s.BM25()
+    index.index([words_of(text) for text in documents.values()], show_progress=False)
+
+    def scores(query: str) -> np.ndarray:
+        known = [word for word in words_of(query) if word in index.vocab_dict]
+        return index.get_scores(known) if known else np.zeros(len(documents), dtype=np.float32)
+
+    return _ranked(list(documents), map(scores, queries.values()), queries, candidates)
+
+
+def _ranked(
+    ids: list[str], scores: Any, queries: Mapping[str, str], candidates: Mapping[str, Mapping[str, int]] | None
+) -> Ranking:
+    """Each query's documents by the scores of all, best first."""
+    place = {id: row for row, id in enumerate(ids)}
+    ranking: Ranking = {}
+    for query, own in zip(queries, scores, strict=True):
+        rows = np.arange(len(ids)) if candidates is None else np.array([place[id] for id in candidates[query]])
+        ranking[query] = [(ids[row], score) for row, score in best(rows, own[rows], DEPTH)]
+    return ranking
+
+
+def _fused(*rankings: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    ids = {id: row for row, id in enumerate(dict.fromkeys(id for ranking in rankings for id, _ in ranking))}
+    names = list(ids)
+    return [(names[row], score) for row, score in fused([[(ids[id], s) for id, s in ranking] for ranking in rankings])]
+
+
+def _by_pairs(
+    model: Predictor, documents: Mapping[str, str], queries: Mapping[str, str], candidates: Ranking
+) -> Ranking:
+    pairs = [(query, id) for query in queries for id, _ in candidates[query][:RERANKED] if documents[id].strip()]
+    scores = pair_scores(model, [(queries[query], documents[id]) for query, id in pairs])
+    ranking: Ranking = {query: [] for query in queries}
+    for (query, id), score in zip(pairs, scores.tolist(), strict=True):
+        ranking[query].append((id, score))
+    return ranking

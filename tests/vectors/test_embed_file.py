@@ -1,0 +1,233 @@
+"""A file of records to a file of vectors: formats, going on after a kill, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+
+import numpy as np
+import pytest
+from pyarrow import parquet
+
+from bothways.errors import Stopped
+from bothways.vectors import embed as module
+from bothways.vectors.embed import embed_file, read_vectors
+
+
+@pytest.fixture(autouse=True)
+def _small_parts(monkeypatch):
+    monkeypatch.setattr(module, "PART", 8)
+    monkeypatch.setattr(module, "PART_OF_WORDS", 4)
+
+
+def rows(texts):
+    return [{"id": f"t{number}", "text": text, "n": number} for number, text in enumerate(texts)]
+
+
+def test_npy_is_what_python_gives(command, folder, predictor, jsonl, texts, tmp_path):
+    code, out, err = command("embed", folder, "--data", jsonl(rows(texts)), "--out", tmp_path / "v.npy")
+    assert (code, err) == (0, "")
+    assert out == f"50 records, vectors of 16 numbers, in {tmp_path / 'v.npy'}\n"
+    found = np.load(tmp_path / "v.npy")
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, predictor.embed(texts), atol=1e-6)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.jsonl", "v.npy"]
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+def test_records_keep_their_fields(command, folder, predictor, jsonl, texts, tmp_path, ending):
+    out = tmp_path / f"v{ending}"
+    assert command("embed", folder, "--data", jsonl(rows(texts)), "--out", out)[0] == 0
+    records, vectors = read_vectors(out)
+    assert [record.fields for record in records] == rows(texts)
+    np.testing.assert_allclose(vectors, predictor.embed(texts), atol=1e-6)
+    if ending == ".parquet":
+        schema = parquet.read_schema(out)
+        assert str(schema.field("vector").type.value_type) == "float"
+
+
+def test_text_and_csv_go_in_too(command, folder, predictor, texts, tmp_path):
+    (tmp_path / "data.txt").write_text("\n".join(texts))
+    (tmp_path / "data.csv").write_text("body\n" + "\n".join(texts))
+    assert command("embed", folder, "--data", tmp_path / "data.txt", "--out", tmp_path / "a.npy")[0] == 0
+    words = ("--data", tmp_path / "data.csv", "--columns.text", "body", "--out", tmp_path / "b.npy")
+    assert command("embed", folder, *words)[0] == 0
+    assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+@pytest.mark.parametrize("level", ["word", "token", "character"])
+def test_parts_with_their_places(command, folder, predictor, jsonl, tmp_path, level, ending):
+    texts = ["the film, 今天", "", "我们去北京 abc"] * 3
+    out = tmp_path / f"v{ending}"
+    code, told, err = command("embed", folder, "--data", jsonl(rows(texts)), "--out", out, "--level", level)
+    assert code == 0, err
+    assert "3 of 9 texts: the text is empty: it has no parts\n" in told
+    if ending == ".jsonl":
+        found = [json.loads(line) for line in out.read_text().splitlines()]
+    else:
+        found = parquet.read_table(out).to_pylist()
+    with pytest.warns(UserWarning, match="empty"):
+        wanted = predictor.embed(texts, level=level)
+    for record, parts, text in zip(found, wanted, texts, strict=True):
+        assert record["text"] == text
+        assert [part["text"] for part in record["parts"]] == parts.texts
+        assert [[part["start"], part["end"]] for part in record["parts"]] == parts.offsets.tolist()
+        np.testing.assert_allclose(
+            np.array([part["vector"] for part in record["parts"]]).reshape(-1, 16), parts.vectors, atol=1e-6
+        )
+
+
+def test_pairs_together_and_apart(command, folder, predictor, jsonl, texts, tmp_path):
+    pairs = list(zip(texts[:20], texts[20:40], strict=True))
+    data = jsonl([{"text_a": a, "text_b": b} for a, b in pairs])
+    assert command("embed", folder, "--data", data, "--out", tmp_path / "a.npy")[0] == 0
+    assert command("embed", folder, "--data", data, "--out", tmp_path / "b.npy", "--level", "pair")[0] == 0
+    np.testing.assert_allclose(np.load(tmp_path / "a.npy"), predictor.embed(pairs), atol=1e-6)
+    np.testing.assert_allclose(np.load(tmp_path / "b.npy"), predictor.embed(pairs, level="pair"), atol=1e-6)
+
+
+def test_fields_of_any_kind_fit_into_a_table(command, folder, jsonl, tmp_path):
+    mixed = [{"text": "a", "x": 1, "y": [1], "z": None}, {"text": "b", "x": 1.5, "w": True}, {"text": "c", "y": "s"}]
+    assert command("embed", folder, "--data", jsonl(mixed), "--out", tmp_path / "v.parquet")[0] == 0
+    table = parquet.read_table(tmp_path / "v.parquet").drop_columns(["vector"]).to_pylist()
+    assert table == [
+        {"text": "a", "x": 1.0, "y": "[1]", "z": None, "w": None},
+        {"text": "b", "x": 1.5, "y": None, "z": None, "w": True},
+        {"text": "c", "x": None, "y": "s", "z": None, "w": None},
+    ]
+
+
+class Killed(BaseException):
+    """A kill, as far as Python can play one."""
+
+
+@pytest.mark.parametrize("ending", [".npy", ".jsonl", ".parquet"])
+def test_killed_ten_times_the_output_is_the_same(predictor, jsonl, texts, tmp_path, ending, monkeypatch):
+    data, draw = jsonl(rows(texts)), random.Random(3)
+    embedder = predictor.embedder()
+    whole = tmp_path / "whole" / f"v{ending}"
+    embed_file(embedder, data, whole, identity={}, quiet=True)
+    computed: list[str] = []
+    answers, savez = embedder.engine.answers, np.savez
+    out = tmp_path / "killed" / f"v{ending}"
+    for _ in range(10):
+        if out.exists():
+            break
+        left = draw.randint(0, 2)
+
+        def dying(examples, *, left=[left], **options):  # noqa: B006 (the default is the counter)
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+            return answers(examples, **options)
+
+        def half_written(file, *args, **arrays):
+            if draw.random() < 0.3:
+                file.write(b"PK half of a file")
+                raise Killed
+            savez(file, *args, **arrays)
+            computed.append(arrays["told"].tobytes().decode())
+
+        monkeypatch.setattr(embedder.engine, "answers", dying)
+        monkeypatch.setattr(np, "savez", half_written)
+        try:
+            embed_file(embedder, data, out, identity={}, quiet=True)
+        except Killed:
+            assert not out.exists()
+    monkeypatch.undo()
+    monkeypatch.setattr(module, "PART", 8)
+    if not out.exists():
+        done = embed_file(embedder, data, out, identity={}, quiet=True)
+        assert done.reused == 8 * len(computed)
+    assert len(computed) <= 7, "a part that was there has been computed again"
+    assert out.read_bytes() == whole.read_bytes()
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+
+
+def test_records_that_changed_meanwhile_are_computed_anew(predictor, jsonl, texts, tmp_path, monkeypatch):
+    embedder = predictor.embedder()
+    data = jsonl([*rows(texts), {"text": 7}])
+    with pytest.raises(Exception, match=r"data\.jsonl:51: 'text' is a whole number"):
+        embed_file(embedder, data, tmp_path / "v.npy", identity={}, quiet=True)
+    mended = [*rows(texts), {"text": "seven"}]
+    mended[20]["text"] = "another"
+    jsonl(mended)
+    done = embed_file(embedder, data, tmp_path / "v.npy", identity={}, quiet=True)
+    assert (done.records, done.reused) == (51, 40)  # of the first six parts, one changed
+    wanted = predictor.embed([row["text"] for row in mended])
+    np.testing.assert_allclose(np.load(tmp_path / "v.npy"), wanted, atol=1e-6)
+
+
+def test_ctrl_c_says_how_to_go_on(predictor, jsonl, texts, tmp_path, monkeypatch):
+    embedder = predictor.embedder()
+    answers = embedder.engine.answers
+
+    def stopping(examples, *, done=[0], **options):  # noqa: B006
+        done[0] += 1
+        if done[0] > 2:
+            raise KeyboardInterrupt
+        return answers(examples, **options)
+
+    monkeypatch.setattr(embedder.engine, "answers", stopping)
+    with pytest.raises(Stopped, match="stopped after 16 records; the same command goes on from there"):
+        embed_file(embedder, jsonl(rows(texts)), tmp_path / "v.npy", identity={}, quiet=True)
+    monkeypatch.setattr(embedder.engine, "answers", answers)
+    assert embed_file(embedder, tmp_path / "data.jsonl", tmp_path / "v.npy", identity={}, quiet=True).reused == 16
+
+
+def test_unfinished_work_of_another_run_is_not_mixed_in(command, folder, jsonl, texts, tmp_path):
+    data = jsonl([*rows(texts), {"text": 7}])
+    words = ("embed", folder, "--data", data, "--out", tmp_path / "v.npy")
+    assert command(*words)[0] == 2
+    assert (tmp_path / ".v.parts").is_dir()
+    code, out, err = command(*words, "--pooling", "cls")
+    assert (code, out) == (2, "")
+    assert err == (
+        f"bothways: error: {tmp_path / '.v.parts'} holds the unfinished work of another run (its task differ); "
+        "finish that one with its own command, remove the folder, or give another --out\n"
+    ).replace("its task differ", "its pooling, task differ")
+    shutil.rmtree(tmp_path / ".v.parts")
+    jsonl(rows(texts))
+    assert command(*words, "--pooling", "cls")[0] == 0
+
+
+def test_two_at_once(predictor, jsonl, texts, tmp_path):
+    (tmp_path / ".v.parts").mkdir()
+    with module._held(tmp_path / ".v.parts"), pytest.raises(Exception, match="another process is writing to"):
+        embed_file(predictor.embedder(), jsonl(rows(texts)), tmp_path / "v.npy", identity={}, quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--out", "v.bin"), "--out v.bin ends in .bin; wanted one of .npy, .jsonl, .parquet"),
+        (("--out", "v.npy", "--level", "word"), "--out v.npy: texts have different numbers of parts; wanted .jsonl or"),
+        (("--out", "v.npy", "--layers", "9"), "layers names 9, but the model has 2 layers (0 is the embeddings' out"),
+        (("--out", "v.npy", "--level", "words"), "--level is 'words'; wanted "),
+    ],
+)
+def test_refused_before_anything_is_read(command, folder, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data.txt").write_text("a\n")
+    code, out, err = command("embed", folder, "--data", "data.txt", *words)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"bothways: error: {message}")
+    assert err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["data.txt"]
+
+
+def test_negative_layers_are_a_value(command, folder, predictor, jsonl, texts, tmp_path):
+    words = ("--data", jsonl(rows(texts)), "--out", tmp_path / "v.npy")
+    assert command("embed", folder, *words, "--layers", "-2", "--normalize", "no")[0] == 0
+    wanted = predictor.embed(texts, layers=-2, normalize=False)
+    np.testing.assert_allclose(np.load(tmp_path / "v.npy"), wanted, atol=1e-6)
+
+
+def test_an_output_that_exists(command, folder, jsonl, texts, tmp_path):
+    (tmp_path / "v.npy").write_text("mine")
+    code, _, err = command("embed", folder, "--data", jsonl(rows(texts)), "--out", tmp_path / "v.npy")
+    assert code == 2
+    assert "exists already; give another file, or remove it first" in err
+    assert (tmp_path / "v.npy").read_text() == "mine"

@@ -1,0 +1,237 @@
+"""An index: found is what comparing all finds; added to, deleted from, filtered, joined with words, re-ranked."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from bothways.infer.predictor import Predictor
+from bothways.models.model import Model, save
+from bothways.nn.network import Network
+from bothways.tasks.pair import PairSettings, PairTask
+from bothways.vectors import indexing as module
+from bothways.vectors.index import Index
+from bothways.vectors.indexing import change_index
+from bothways.vectors.search import fused, search
+from bothways.vectors.words import words_of
+
+CHINESE = ["今天天气很好", "我们去北京看电影", "他喜欢吃水果"]
+
+
+def rows(texts):
+    return [{"id": f"t{n}", "text": text, "year": 2000 + n, "lang": "en"} for n, text in enumerate(texts)]
+
+
+@pytest.fixture
+def embedder(predictor):
+    return predictor.embedder()
+
+
+@pytest.fixture
+def made(embedder, jsonl, texts, tmp_path):
+    """An index of the fifty texts and three Chinese ones."""
+    data = jsonl([*rows(texts), *({"id": f"zh{n}", "text": text, "lang": "zh"} for n, text in enumerate(CHINESE))])
+    change_index(tmp_path / "index", embedder, data=data, made_by={}, quiet=True)
+    return tmp_path / "index"
+
+
+def nearest(embedder, query, texts, k):
+    scores = embedder.embed(list(texts)) @ embedder.embed([query])[0]
+    return np.argsort(-scores, kind="stable")[:k].tolist(), np.sort(scores)[::-1][:k]
+
+
+def test_words_of_a_text():
+    assert words_of("It's a Fine day, isn't it? 3D!") == ["it's", "a", "fine", "day", "isn't", "it", "3d"]
+    assert words_of("他喜欢看The Film。") == ["他", "喜欢", "看", "the", "film"]
+    assert words_of("") == []
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_vectors_find_what_comparing_all_finds(made, embedder, texts, few, monkeypatch, jsonl, tmp_path):
+    if not few:
+        monkeypatch.setattr(module, "EXACT", 5)
+        change_index(tmp_path / "graph", embedder, data=tmp_path / "data.jsonl", made_by={}, quiet=True)
+        made = tmp_path / "graph"
+    index = Index(made)
+    assert (index.graph is None) is few
+    every = texts + CHINESE
+    ids = index.ids
+    for query in ("the warm film", "今天", "old friends"):
+        (hits,) = search(index, embedder, [query], k=5, by="vectors")
+        wanted, scores = nearest(embedder, query, every, 5)
+        assert [hit["id"] for hit in hits] == [ids[row] for row in wanted]
+        np.testing.assert_allclose([hit["score"] for hit in hits], scores, atol=1e-5)
+    assert hits[0]["text"] in every
+    assert ("year" in hits[0]) is (hits[0]["lang"] == "en")
+
+
+def test_words_find_what_holds_them(made, texts):
+    index = Index(made)
+    (hits,) = search(index, None, ["北京电影"], by="words")
+    assert [hit["id"] for hit in hits] == ["zh1"]
+    (hits,) = search(index, None, ["friends town"], by="words", k=50)
+    assert {hit["text"] for hit in hits} == {text for text in texts if {"friends", "town"} & set(text.split())}
+    assert search(index, None, ["nowhere"], by="words") == [[]]
+
+
+def test_ranks_are_joined(made, embedder):
+    assert fused([[(7, 0.9), (3, 0.5)], [(3, 12.0), (9, 1.0)]]) == [
+        (3, 1 / 62 + 1 / 61),
+        (7, 1 / 61),
+        (9, 1 / 62),
+    ]
+    index = Index(made)
+    (hits,) = search(index, embedder, ["吃水果"], k=53)
+    assert hits[0]["id"] == "zh2"
+    assert len(hits) == 53
+
+
+@pytest.mark.parametrize(
+    ("where", "wanted"),
+    [
+        ({"lang": "zh"}, {"zh0", "zh1", "zh2"}),
+        ({"year": ">=2048"}, {"t48", "t49"}),
+        ({"year": "2003"}, {"t3"}),
+        ({"year": "<2002", "lang": "en"}, {"t0", "t1"}),
+        ({"lang": "!=en"}, {"zh0", "zh1", "zh2"}),
+        ({"year": "<2002", "lang": "zh"}, set()),
+    ],
+)
+@pytest.mark.parametrize("by", ["vectors", "both"])
+def test_filters(made, embedder, where, wanted, by):
+    (hits,) = search(Index(made), embedder, ["the film"], where=where, by=by)
+    assert {hit["id"] for hit in hits} == wanted
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_added_replaced_deleted(made, embedder, jsonl, texts, tmp_path, few, monkeypatch):
+    if not few:
+        monkeypatch.setattr(module, "EXACT", 5)
+    change = {"made_by": {}, "quiet": True}
+    new = jsonl([{"id": "t3", "text": "warm", "lang": "en"}, {"id": "new", "text": "cold day"}], "new.jsonl")
+    changed = change_index(made, embedder, data=new, delete=["t5", "zh0"], **change)
+    assert (changed.records, changed.added, changed.replaced, changed.deleted) == (52, 1, 1, 2)
+    again = change_index(made, embedder, delete=["t6"], **change)
+    assert again.records == 51
+    index = Index(made)
+    there = [text for n, text in enumerate(texts) if n not in (3, 5, 6)] + CHINESE[1:] + ["warm", "cold day"]
+    assert index.table["text"].to_pylist() == there
+    np.testing.assert_allclose(index.vectors, embedder.embed(there), atol=1e-6)
+    (hits,) = search(index, embedder, ["cold day"], k=4, by="vectors")
+    wanted = nearest(embedder, "cold day", there, 4)[1]
+    assert [hit["score"] for hit in hits] == pytest.approx(wanted.tolist(), abs=1e-5)
+    assert hits[0]["id"] == "new"
+    assert sorted(path.name for path in made.iterdir()) == ["000003", "index.json"]
+
+
+def test_what_stops_a_change_leaves_the_index_as_it_was(made, embedder, jsonl, monkeypatch):
+    before = (made / "index.json").read_bytes()
+    new = jsonl([{"id": "new", "text": "cold day"}], "new.jsonl")
+    monkeypatch.setattr(module.np, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        change_index(made, embedder, data=new, made_by={}, quiet=True)
+    monkeypatch.undo()
+    assert (made / "index.json").read_bytes() == before
+    assert len(Index(made).ids) == 53
+    assert change_index(made, embedder, data=new, made_by={}, quiet=True).records == 54
+
+
+def test_a_title_stands_before_the_text(embedder, jsonl, tmp_path):
+    data = jsonl([{"_id": 7, "title": "the film", "text": "was long"}, {"text": "a day", "title": ""}])
+    change_index(tmp_path / "index", embedder, data=data, made_by={}, quiet=True)
+    index = Index(tmp_path / "index")
+    assert index.records([0, 1]) == [{"id": "7", "text": "the film was long"}, {"id": "2", "text": "a day"}]
+
+
+def test_a_pair_model_ranks_again(made, embedder, predictor):
+    encoder = predictor.model.network.encoder
+    task = PairTask(PairSettings(), ["no", "yes"])
+    pair = Predictor(Model(predictor.model.tokenizer, Network(encoder, task.heads(encoder)), task), device="cpu")
+    (hits,) = search(Index(made), embedder, ["old town"], k=5, reranker=pair, depth=20)
+    scores = [one["scores"]["yes"] for one in pair.predict([("old town", hit["text"]) for hit in hits])]
+    assert [hit["score"] for hit in hits] == pytest.approx(scores, abs=1e-5)
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_from_the_command_line(command, folder, jsonl, texts, tmp_path):
+    index = tmp_path / "index"
+    code, out, err = command("index", folder, "--data", jsonl(rows(texts)), "--out", index)
+    assert (code, err, out) == (0, "", f"50 records in {index} (50 added)\n")
+    code, out, err = command("search", index, texts[7], "-k", 3, "--json")
+    assert (code, err) == (0, "")
+    told = json.loads(out)
+    assert told["query"] == texts[7]
+    assert (told["hits"][0]["id"], len(told["hits"])) == ("t7", 3)
+    code, out, _ = command("search", index, texts[7], "--where.year", ">2040", "-k", 2, "--by", "vectors")
+    assert [line.split()[2] for line in out.splitlines()] == sorted(
+        {line.split()[2] for line in out.splitlines()}, key=[line.split()[2] for line in out.splitlines()].index
+    )
+    assert len(out.splitlines()) == 2
+    told = json.loads(command("info", index, "--json")[1])
+    assert told == {"kind": "index", "folder": str(index), "records": 50, "width": 16, "model": str(folder)} | {
+        "layers": None,
+        "pooling": None,
+        "words": True,
+    }
+    code, out, _ = command("index", "--out", index, "--delete", "t7", "t8")
+    assert (code, out) == (0, f"48 records in {index} (2 deleted)\n")
+    more = jsonl([{"id": "t9", "text": "again"}, {"id": "x", "text": "more"}], "more.jsonl")
+    code, out, _ = command("index", "--out", index, "--data", more, "--update")
+    assert (code, out) == (0, f"49 records in {index} (1 added, 1 replaced)\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("index", "MODEL", "--out", "index"), "what is to be indexed? give records by --data F, or ids to --delete"),
+        (("index", "MODEL", "--data", "data.jsonl", "--out", "index"), "index holds an index already; say --update"),
+        (("index", "--delete", "a", "--out", "other"), "other holds no index to change; leave --update and --delete"),
+        (("index", "--delete", "a", "--out", "index"), "there is no record 'a' to delete"),
+        (("index", "--data", "twice.jsonl", "--out", "index", "--update"), "twice.jsonl:2: the id 'a' is that of rec"),
+        (("index", "--data", "none.jsonl", "--out", "index", "--update"), "none.jsonl:1: no field 'text'"),
+        (
+            ("index", "--out", "index", "--update", "--data", "twice.jsonl", "--layers", "1"),
+            "index was made by another",
+        ),
+        (("index", "MODEL", "--data", "data.jsonl", "--out", "full"), "--out full exists already and is no index"),
+        (("search", "index"), "what is to be found? give queries, or a file by --queries F (one of the two)"),
+        (("search", "index", "a", "-k", "0"), "k is 0; it must be at least 1"),
+        (
+            ("search", "full", "a"),
+            "full is no index (index.json is missing); make one: bothways index MODEL",
+        ),
+        (("search", "index", "a", "--where.yaer", "1"), "no field 'yaer' to filter by; there are 'id'"),
+        (("search", "index", "a", "--where.year", ">x"), "the field 'year' holds numbers; found 'x' to compare"),
+        (("search", "index", "a", "--rerank", "MODEL"), "a model that re-ranks is one of pair or similarity; this one"),
+    ],
+)
+def test_mistakes(command, folder, jsonl, texts, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    jsonl(rows(texts[:3]))
+    jsonl([{"id": "a", "text": "a"}, {"id": "a", "text": "b"}], "twice.jsonl")
+    jsonl([{"id": "a"}], "none.jsonl")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("")
+    assert command("index", folder, "--data", "data.jsonl", "--out", "index", "--quiet")[0] == 0
+    before = (tmp_path / "index" / "index.json").read_bytes()
+    code, out, err = command(*(folder if word == "MODEL" else word for word in words))
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.startswith("bothways: error: ")
+    assert err.count("\n") == 1
+    assert (tmp_path / "index" / "index.json").read_bytes() == before
+
+
+def test_another_model_at_that_place(command, folder, predictor, jsonl, texts, tmp_path):
+    index = tmp_path / "index"
+    command("index", folder, "--data", jsonl(rows(texts)), "--out", index)
+    from bothways.models.model import load
+
+    other = load(folder)
+    other.network.encoder.embeddings.word.weight.data.mul_(2)
+    save(other, tmp_path / "other")
+    code, _, err = command("search", index, "a", "--model", tmp_path / "other")
+    assert code == 2
+    assert f"{tmp_path / 'other'} is not the model that made {index}; give that one by --model" in err

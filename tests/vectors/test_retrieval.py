@@ -1,0 +1,106 @@
+"""Scores on a folder of corpus, queries and judgements: as by hand, over all documents or the judged ones."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import pytest
+
+from bothways.errors import DataError, ModelError
+from bothways.infer.predictor import Predictor
+from bothways.metrics.retrieval import retrieval
+from bothways.models.model import Model
+from bothways.nn.network import Network
+from bothways.tasks.classify import ClassifySettings, ClassifyTask
+from bothways.tasks.pair import PairSettings, PairTask
+from bothways.vectors.retrieval import evaluate_retrieval
+
+
+@pytest.fixture
+def corpus(tmp_path, texts):
+    """Forty documents, ten queries; `write(judged)` adds the judgements."""
+
+    def lines(name, given):
+        with gzip.open(tmp_path / f"{name}.jsonl.gz", "wt", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in given)
+
+    lines("corpus", [{"_id": f"d{n}", "title": "a film" if n % 2 else "", "text": t} for n, t in enumerate(texts[:40])])
+    lines("queries.test", [{"_id": f"q{n}", "text": text} for n, text in enumerate(texts[40:])])
+
+    def write(judged):
+        lines("qrels.test", [{"query_id": q, "corpus_id": d, "score": s} for q, d, s in judged])
+        return tmp_path
+
+    return write
+
+
+RELEVANT = [("q0", "d3", 1), ("q0", "d8", 2), ("q1", "d5", 1), ("q4", "d0", 1)]
+JUDGED = [*RELEVANT, ("q0", "d4", 0), ("q1", "d6", 0), ("q1", "d7", 0), ("q4", "d2", 0), ("q5", "d1", 0)]
+
+
+def by_hand(predictor, texts, judged, candidates):
+    documents = [("a film " if n % 2 else "") + text for n, text in enumerate(texts[:40])]
+    there, run, qrels = predictor.embed(documents), {}, {}
+    for query, document, score in judged:
+        qrels.setdefault(query, {})[document] = score
+    for query in qrels:
+        scores = there @ predictor.embed([texts[40 + int(query[1:])]])[0]
+        run[query] = [(f"d{n}", float(scores[n])) for n in range(40) if not candidates or f"d{n}" in qrels[query]]
+    return retrieval(run, {query: given for query, given in qrels.items() if any(given.values())})
+
+
+def test_over_the_whole_corpus(predictor, corpus, texts):
+    found = evaluate_retrieval(predictor, corpus(RELEVANT))
+    wanted = by_hand(predictor, texts, RELEVANT, candidates=False)
+    assert {name: found[name] for name in wanted} == pytest.approx(wanted)
+    assert (found["documents"], found["queries"], found["judged_only"], found["records"]) == (40, 3, False, 40)
+    assert {"words.map", "both.ndcg@10"} <= set(found)
+
+
+def test_among_the_judged_where_they_are_listed(predictor, corpus, texts):
+    found = evaluate_retrieval(predictor, corpus(JUDGED))
+    wanted = by_hand(predictor, texts, JUDGED, candidates=True)
+    assert {name: found[name] for name in wanted} == pytest.approx(wanted)
+    assert (found["queries"], found["judged_only"], found["left_out"]) == (3, True, 1)
+    assert found["recall@10"] == 1.0
+
+
+def on(predictor, task):
+    encoder = predictor.model.network.encoder
+    return Predictor(Model(predictor.model.tokenizer, Network(encoder, task.heads(encoder)), task), device="cpu")
+
+
+def test_a_model_that_reads_pairs(predictor, corpus, texts):
+    model = on(predictor, PairTask(PairSettings(), ["no", "yes"]))
+    found = evaluate_retrieval(model, corpus(JUDGED))
+    run, qrels = {}, {}
+    for query, document, score in JUDGED[:-1]:
+        qrels.setdefault(query, {})[document] = score
+        number = int(document[1:])
+        text = ("a film " if number % 2 else "") + texts[number]
+        scores = model.predict([(texts[40 + int(query[1:])], text)])[0]["scores"]
+        run.setdefault(query, []).append((document, scores["yes"]))
+    wanted = retrieval(run, qrels)
+    assert {name: found[name] for name in wanted} == pytest.approx(wanted)
+    whole = evaluate_retrieval(model, corpus(RELEVANT))
+    assert whole["recall@10"] <= 1.0
+    assert "both.map" not in whole
+
+
+def test_from_the_command_line(command, folder, corpus):
+    code, out, err = command("evaluate", folder, "--data", corpus(RELEVANT), "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["queries"] == 3
+    code, _, err = command("evaluate", folder, "--data", corpus(RELEVANT), "--split", "dev")
+    assert code == 2
+    assert "no qrels.dev.jsonl or qrels.jsonl; there are corpus.jsonl.gz" in err
+
+
+def test_mistakes(predictor, corpus):
+    with pytest.raises(DataError, match=r"qrels\.test\.jsonl\.gz:1: document 'd99' is judged, but the corpus doesn't"):
+        evaluate_retrieval(predictor, corpus([("q0", "d99", 1)]))
+    with pytest.raises(DataError, match="query 'q99' is judged, but there is no such query"):
+        evaluate_retrieval(predictor, corpus([("q99", "d9", 1)]))
+    with pytest.raises(ModelError, match="a model of classify doesn't find texts; wanted one of embed, pair or sim"):
+        evaluate_retrieval(on(predictor, ClassifyTask(ClassifySettings(), "one", ["a", "b"])), corpus(RELEVANT))
