@@ -25,12 +25,15 @@ VERBS = {
     "finetune": "train a task's model from an encoder",
     "evaluate": "score a model on labelled data",
     "predict": "label texts: one JSON line a record",
+    "serve": "models behind HTTP, with a page to try them on",
+    "attention": "show which token looks at which, as an HTML file",
     "info": "tell what is in a model, a run or an index",
 }
 """Every verb, and what it does; `bothways.cli.<verb>` holds it."""
 
 EXTRAS = {
     "fastapi": "serve",
+    "httpx2": "serve",
     "prometheus_client": "serve",
     "starlette": "serve",
     "uvicorn": "serve",
