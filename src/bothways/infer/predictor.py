@@ -16,6 +16,7 @@ from bothways.batch import Example, pack
 from bothways.data.record import Record
 from bothways.data.records import read_records
 from bothways.errors import ConfigError, DataError, ModelError
+from bothways.infer import embedding
 from bothways.infer.devices import Precision, pick_device
 from bothways.infer.engine import Engine
 from bothways.models import model as models
@@ -161,6 +162,50 @@ class Predictor:
     def _name(self) -> str:
         return str(self.model.folder or "<model>")
 
+    # ---------------------------------------------------------------------------------------------- vectors
+
+    def embedder(self, **options: Any) -> Predictor:
+        """The same encoder with an embedding task, whatever this model's own task is.
+
+        Options, all off unless said: `level` ("sentence", "pair", "token", "character", "word"), `layers` ("-2",
+        "sum:-4:", "concat:-4:"), `pooling` ("mean", "cls", "max"), `normalize`, `long` ("windows", "cut"), `words`
+        ("auto", "words", "chinese"), `prompt` (a name among the model's).
+
+        Raises:
+            ConfigError: an option that can't be.
+        """
+        other = copy.copy(self)
+        other.model = embedding.embedding_model(self.model, **options)
+        other.engine = Engine(
+            other.model.network,
+            device=self.engine.device,
+            precision=self.engine.precision,
+            batch_tokens=self.engine.batch_tokens,
+        )
+        return other
+
+    def embed(
+        self, texts: Sequence[Input], *, level: embedding.Level = "sentence", **options: Any
+    ) -> np.ndarray | list[embedding.Parts]:
+        """Vectors of texts, pairs or records; options are those of `embedder`.
+
+        (n, D) float32 for sentences and pairs; for tokens, characters and words a list of `Parts`, each with the
+        (u, D) vectors of one text and where its parts stand. `words` may also be a segmentation model, whose words
+        are then used.
+
+        Warns:
+            UserWarning: a text was longer than the model reads and was windowed or cut, or it was empty.
+
+        Raises:
+            DataError: an input that can't be read; the message says which.
+            ConfigError: an option that can't be.
+        """
+        records = list(records_of(texts))
+        if isinstance(segmenter := options.get("words"), Predictor):
+            del options["words"]
+            records = segmented(records, segmenter)
+        return embedding.embed(self.embedder(level=level, **options), records)
+
     # ------------------------------------------------------------------------------------------------ masks
 
     @property
@@ -231,6 +276,15 @@ class Predictor:
             "weights": weights.float().cpu().numpy(),
             "dropped": coverage.dropped,
         }
+
+
+def segmented(records: Sequence[Record], segmenter: Predictor) -> list[Record]:
+    """The records with the words that a segmentation model finds in them, as "tokens"."""
+    found = segmenter.stream(iter(records))
+    return [
+        replace(record, fields=record.fields | {"tokens": one["words"]})
+        for record, one in zip(records, found, strict=True)
+    ]
 
 
 def records_of(inputs: Sequence[Input]) -> Iterator[Record]:

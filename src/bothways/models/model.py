@@ -17,7 +17,9 @@ from torch import Tensor
 
 from bothways.errors import BothwaysError, ConfigError, ModelError
 from bothways.models.conversion import from_theirs, name_in_file, to_theirs
+from bothways.models.files import read_json, shorten
 from bothways.models.hub import locate
+from bothways.models.sentence_transformers import MODULES, sentence_task
 from bothways.models.weights import read_tensors, read_weights, sync, write_tensors
 from bothways.nn.encoder import Encoder, EncoderConfig, Pooler, initialise
 from bothways.nn.network import Network
@@ -27,7 +29,6 @@ from bothways.text.tokenizer import Tokenizer
 
 FORMAT = 1
 HEADS = "heads.safetensors"  # weights of heads that the saved class of transformers does not have
-MAX_JSON = 8 << 20  # bytes of a config.json: label lists can be long, but not so long
 MAX_LABELS = 1 << 16
 _KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {  # of the encoder's settings, in JSON
     "int": (int, "a whole number"),
@@ -191,31 +192,6 @@ def read_config(folder: Path) -> tuple[EncoderConfig, dict[str, Any]]:
         raise ModelError(f"{path}: {error}") from None
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a model folder.
-
-    Raises:
-        ModelError: missing, too large, not JSON or not an object.
-    """
-    if not path.is_file():
-        raise ModelError(f"{path} is missing; a model folder has config.json, model.safetensors and a vocabulary")
-    if path.stat().st_size > MAX_JSON:
-        raise ModelError(f"{path} has {path.stat().st_size:,} bytes; more than {MAX_JSON:,} is refused")
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: not JSON ({error}); copy or download the file again") from None
-    if not isinstance(value, dict):
-        raise ModelError(f"{path}: an object in braces was wanted, found {type(value).__name__}")
-    return value
-
-
-def shorten(value: Any) -> str:
-    """A value of unknown length, for a message of one line."""
-    shown = repr(value)
-    return shown if len(shown) <= 60 else shown[:57] + "..."
-
-
 def _tokenizer(folder: Path, config: EncoderConfig) -> Tokenizer:
     tokenizer = Tokenizer.from_folder(folder)
     if tokenizer.size > config.vocab_size:
@@ -236,7 +212,7 @@ def _saved_task(folder: Path, raw: dict[str, Any]) -> Task | None:
         return _restored(saved, folder / "bothways.json") if saved.get("task") is not None else None
     name = saved_class(raw)
     if name == "BertModel":
-        return None
+        return sentence_task(folder) if (folder / MODULES).is_file() else None
     if name in ARCHITECTURES:
         try:
             return _unambiguous(task_class(ARCHITECTURES[name]).from_config(raw))
@@ -324,12 +300,13 @@ def _write(model: Model, folder: Path, card: str) -> None:
         saved |= {"task": model.task.name, model.task.name: model.task.to_dict()}
         config |= model.task.config_entries()
     model.tokenizer.save(folder)
-    for file, content in (("config.json", config), ("bothways.json", saved)):
+    files = model.task.files(model.config) if model.task is not None else {}
+    for file, content in {"config.json": config, "bothways.json": saved, **files}.items():
+        (folder / file).parent.mkdir(exist_ok=True)
         (folder / file).write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(card or f"# A {name} made with Bothways\n", encoding="utf-8")
-    for path in folder.iterdir():
+    for path in (*folder.rglob("*"), folder):
         sync(path)
-    sync(folder)
 
 
 def seed_everything(seed: int) -> None:

@@ -14,6 +14,7 @@ from bothways.batch import Tokens
 from bothways.errors import ConfigError
 from bothways.nn.attention import SelfAttention, attention_weights
 from bothways.nn.dropout import Dropout
+from bothways.nn.layers import Layers
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -164,6 +165,24 @@ class Encoder(nn.Module):
         for layer in self.layers[:-1]:
             x = layer(x, tokens)
         return self.layers[-1](x, tokens, rows)
+
+    def mixed(self, tokens: Tokens, rows: Int[Tensor, " M"], layers: Layers) -> Float[Tensor, "M W"]:
+        """Vectors of `rows` from several layers, summed, averaged or side by side (then W is a multiple of D)."""
+        deepest = max(layers.numbers)
+        x = self.embeddings(tokens)
+        found = {0: x.index_select(0, rows)} if 0 in layers.numbers else {}
+        for number, layer in enumerate(self.layers[:deepest], 1):
+            if number == deepest:
+                found[number] = layer(x, tokens, rows)
+                break
+            x = layer(x, tokens)
+            if number in layers.numbers:
+                found[number] = x.index_select(0, rows)
+        states = [found[number] for number in layers.numbers]
+        if layers.how == "concat":
+            return torch.cat(states, dim=1)
+        summed = torch.stack(states).sum(0)
+        return summed / len(states) if layers.how == "mean" else summed
 
     def set_attention_dropout(self, p: float) -> None:
         """Drop attention weights with probability `p` in training; at 0 the fused kernels can be used."""

@@ -18,6 +18,7 @@ _TASKS = {
     "segment": "bothways.tasks.segment:SegmentTask",
     "slots": "bothways.tasks.slots:SlotsTask",
     "roles": "bothways.tasks.roles:RolesTask",
+    "embed": "bothways.tasks.embed:EmbedTask",
     "multi": "bothways.tasks.multi:MultiTask",
     "pretrain": "bothways.tasks.pretraining:PretrainTask",
 }

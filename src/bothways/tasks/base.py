@@ -13,7 +13,7 @@ from torch import Tensor
 from bothways.batch import Batch, Example
 from bothways.data.record import Record
 from bothways.errors import ConfigError
-from bothways.nn.encoder import Encoder
+from bothways.nn.encoder import Encoder, EncoderConfig
 from bothways.nn.heads import Head
 from bothways.text.tokenizer import Tokenizer
 
@@ -89,6 +89,10 @@ class Task(ABC):
 
     def config_entries(self) -> dict[str, Any]:
         """What `config.json` says of this task, for transformers."""
+        return {}
+
+    def files(self, config: EncoderConfig) -> dict[str, Any]:
+        """Further JSON files of a saved model, by path, for other packages that read this task's models."""
         return {}
 
     @abstractmethod

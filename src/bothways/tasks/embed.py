@@ -1,0 +1,281 @@
+"""Embedding: a vector for a text, for two texts seen together, or for each token, character or word of a text.
+
+record      {"text": "今天下雨。"} or {"text_a": "…", "text_b": "…"}; the forms to train on are in `embed_records.py`
+prediction  {"vector": […]}; of two texts apart {"score": their cosine, "vectors": […]}; of parts {"parts": [{"text":
+            "今天", "start": 0, "end": 2, "vector": […]}, …]}
+metric      graded pairs: Spearman, Pearson; pairs: the right text among all of them (accuracy, MRR, recall)
+reference   Reimers and Gurevych, Sentence-BERT, 2019; the saved folder is a sentence-transformers model too
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+
+from bothways.batch import Batch, Example, Piece, Read
+from bothways.data.record import Record
+from bothways.errors import ConfigError
+from bothways.nn.encoder import Encoder, EncoderConfig
+from bothways.nn.heads import Head
+from bothways.nn.pooling import VectorHead
+from bothways.tasks.base import Answer, Coverage, Encoded, Task, settings_dict
+from bothways.tasks.embed_loss import step_loss
+from bothways.tasks.embed_metrics import cosine, embed_metrics
+from bothways.tasks.embed_records import Kind, kind_of_all, labels_of, texts_of
+from bothways.tasks.parts import Places, Words, encode_parts
+from bothways.tasks.sequences import encode_pairs, single
+from bothways.text.tokenizer import Tokenizer
+
+HEAD = "vector"
+WINDOWED = "longer than the model reads at once: pooled over windows"
+PARTS = ("token", "character", "word")
+Level = Literal["sentence", "pair", "token", "character", "word"]
+Pooling = Literal["mean", "cls", "max"]
+
+
+@dataclass(frozen=True)
+class EmbedSettings:
+    """How texts become vectors, and how those are learnt."""
+
+    pooling: Pooling = "mean"
+    """a text's vector: the mean of its tokens' (special ones included), that of [CLS], or their maximum"""
+    normalize: bool = True
+    """vectors of length 1, so that a dot product is a cosine"""
+    long: Literal["windows", "cut"] = "windows"
+    """a text longer than the model: pool over all of its windows, or read the first one only"""
+    max_length: int | None = None
+    """tokens of a window; none: what the model reads"""
+    scale: float = 20.0
+    """what cosines are multiplied by in the loss: the inverse of a temperature"""
+    positive: str | None = None
+    """of pairs with labels, the label that says that both belong together; pairs of other labels are left out"""
+
+    def __post_init__(self) -> None:
+        if self.max_length is not None and self.max_length < 3:
+            raise ConfigError(f"embed.max_length is {self.max_length}; at least 3 tokens are needed")
+        if not self.scale > 0:
+            raise ConfigError(f"embed.scale is {self.scale}; it must be above 0")
+
+
+class EmbedTask(Task):
+    """One head, "vector", that pools the rows of each group.
+
+    kind:    what training records it learns from; None: it was not trained here
+    level:   what gets a vector
+    words:   how a text is parted, at that level
+    prompts: what some models want before a text, by name; `prompt` is put before each text
+    """
+
+    name = "embed"
+    criterion = "score"
+    Settings = EmbedSettings
+
+    def __init__(
+        self,
+        settings: EmbedSettings,
+        *,
+        kind: Kind | None = None,
+        level: Level = "sentence",
+        words: Words = "auto",
+        prompts: dict[str, str] | None = None,
+        prompt: str = "",
+    ) -> None:
+        self.settings, self.prompts, self.prompt = settings, prompts or {}, prompt
+        self.kind: Kind | None = kind
+        self.level: Level = level
+        self.words: Words = words
+
+    @property
+    def architecture(self) -> str:
+        """The bare encoder; sentence-transformers' files say how it is pooled."""
+        return "BertModel"
+
+    @classmethod
+    def learn(cls, records: Sequence[Record], settings: EmbedSettings) -> EmbedTask:
+        """What kind of records these are."""
+        return cls(settings, kind=kind_of_all(records, settings.positive))
+
+    def heads(self, encoder: Encoder) -> dict[str, Head]:
+        """Pooling, which has nothing to learn."""
+        pooling = "max" if self.settings.pooling == "max" else "mean"
+        return {HEAD: VectorHead(pooling, normalize=self.settings.normalize)}
+
+    # ------------------------------------------------------------------------------------------- encoding
+
+    def encode(
+        self, records: Sequence[Record], tokenizer: Tokenizer, *, max_length: int, labelled: bool, first: int = 0
+    ) -> list[Encoded]:
+        """A group of rows for each text, pair or part; the texts of one record stay together."""
+        limit = min(max_length, self.settings.max_length or max_length)
+        if self.level in PARTS:
+            return encode_parts(
+                records,
+                tokenizer,
+                level=self.level,
+                words=self.words,
+                max_length=limit,
+                first=first,
+                head=HEAD,
+            )
+        if self.level == "pair":
+            windows = self.settings.long == "windows"
+            pairs = encode_pairs(records, tokenizer, max_length=limit, windows=windows, first=first)
+            return [
+                Encoded(
+                    [Example(tuple(pieces), {HEAD: self._read([pieces])})],
+                    coverage,
+                    (WINDOWED,) if len(pieces) > 1 else (),
+                )
+                for pieces, coverage in pairs
+            ]
+        kind = kind_of_all(records, self.settings.positive) if labelled else None
+        return self._sentences(records, tokenizer, kind, limit, first)
+
+    def _sentences(
+        self, records: Sequence[Record], tokenizer: Tokenizer, kind: Kind | None, limit: int, first: int
+    ) -> list[Encoded]:
+        """[CLS] text [SEP] of each text, in windows if it is long."""
+        positive = self.settings.positive
+        texts = [texts_of(record, kind, positive) for record in records]
+        encodings = iter(tokenizer.encode([self.prompt + text for several in texts for text in several]))
+        encoded = []
+        for number, (record, several) in enumerate(zip(records, texts, strict=True), first):
+            if not several:
+                encoded.append(Encoded([], Coverage(), ("another label than embed.positive: left out",)))
+                continue
+            pieces: list[list[Piece]] = []
+            coverage, notes = Coverage(), []
+            for _ in several:
+                text = next(encodings)
+                if not len(text.ids):
+                    if kind is not None:
+                        message = "a text is empty (nothing but blanks or control characters); leave the record out"
+                        raise record.error(message)
+                    notes.append("the text is empty: its vector is that of [CLS] [SEP]")
+                windows = None if self.settings.long == "windows" else 1
+                own, read = single(text, tokenizer, record=number, max_length=limit, windows=windows)
+                pieces.append(own)
+                coverage += read
+                if len(own) > 1:
+                    notes.append(WINDOWED)
+            read = self._read(pieces)
+            if kind is not None:
+                read = replace(read, labels=labels_of(record, kind, pieces), weight=1.0)
+            example = Example(tuple(piece for own in pieces for piece in own), {HEAD: read})
+            encoded.append(Encoded([example], coverage, tuple(dict.fromkeys(notes))))
+        return encoded
+
+    def _read(self, texts: Sequence[Sequence[Piece]]) -> Read:
+        """One group a text: every token of all its windows, or their [CLS], once for each token if there are several.
+
+        So that a long text's windows weigh what they hold, whichever way they are pooled.
+        """
+        rows, sizes, at = [], [], 0
+        for pieces in texts:
+            lengths = np.array([len(piece.input_ids) for piece in pieces])
+            if self.settings.pooling != "cls":
+                own = np.arange(lengths.sum())
+            elif len(pieces) == 1:
+                own = np.zeros(1, dtype=int)
+            else:
+                own = np.repeat(np.cumsum(lengths) - lengths, lengths)
+            rows.append(own + at)
+            sizes.append(len(own))
+            at += int(lengths.sum())
+        return Read(np.concatenate(rows), np.array(sizes))
+
+    # ------------------------------------------------------------------------------------------- training
+
+    def losses(self, scores: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """The loss of this batch by itself; a step of several is taken by `backward`."""
+        target = batch.targets[HEAD]
+        assert target.labels is not None
+        assert self.kind is not None
+        loss = step_loss(self.kind, scores[HEAD], target.labels, scale=self.settings.scale)
+        return {HEAD: loss * target.weight}
+
+    # ------------------------------------------------------------------------------------------ predicting
+
+    def decode(self, record: Record, answers: list[Answer]) -> dict[str, Any]:
+        """The vector, the vectors of several texts and the cosine of the first two, or those of the parts."""
+        if not answers:
+            return {"vectors": []}
+        vectors = answers[0].scores[HEAD]
+        if self.level in PARTS:
+            places = places_of(answers[0].example)
+            return {
+                "parts": [
+                    part | {"vector": vector.tolist()} for part, vector in zip(told(places), vectors, strict=True)
+                ]
+            }
+        if len(vectors) == 1:
+            return {"vector": vectors[0].tolist()}
+        return {"score": cosine(vectors[0], vectors[1]), "vectors": vectors.tolist()}
+
+    def metrics(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """By what the records are; "score" is what the best epoch is chosen by."""
+        return embed_metrics(records, predictions, kind_of_all(records, self.settings.positive))
+
+    def with_options(self, **options: Any) -> EmbedTask:
+        """What is read of a text may be chosen for each call; how it is pooled is the head's, so it may not."""
+        raise ConfigError(
+            f"embed takes no options when predicting; found {', '.join(sorted(options))}: they are those of "
+            "Predictor.embedder()"
+        )
+
+    # --------------------------------------------------------------------------------------------- saving
+
+    def to_dict(self) -> dict[str, Any]:
+        """Settings, and what it was trained on."""
+        return {"kind": self.kind, "prompts": self.prompts, "settings": settings_dict(self.settings)}
+
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any]) -> EmbedTask:
+        """The task that `to_dict` described."""
+        return cls(EmbedSettings(**saved["settings"]), kind=saved["kind"], prompts=saved["prompts"])
+
+    def files(self, config: EncoderConfig) -> dict[str, Any]:
+        """What sentence-transformers reads beside the encoder, in the words that all its releases know."""
+        modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
+        if self.settings.normalize:
+            modules.append(("2_Normalize", "Normalize"))
+        limit = min(self.settings.max_length or config.max_position_embeddings, config.max_position_embeddings)
+        modes = {"cls_token": "cls", "mean_tokens": "mean", "max_tokens": "max"}
+        return {
+            "modules.json": [
+                {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+                for number, (path, kind) in enumerate(modules)
+            ],
+            "1_Pooling/config.json": {
+                "word_embedding_dimension": config.hidden_size,
+                **{f"pooling_mode_{name}": mode == self.settings.pooling for name, mode in modes.items()},
+                "pooling_mode_mean_sqrt_len_tokens": False,
+            },
+            "sentence_bert_config.json": {"max_seq_length": limit, "do_lower_case": False},
+            "config_sentence_transformers.json": {
+                "prompts": self.prompts,
+                "default_prompt_name": None,
+                "similarity_fn_name": "cosine",
+            },
+        }
+
+
+def places_of(example: Example) -> Places:
+    """Where the parts of a text stand, as `encode` left it in the origin of its first window."""
+    origin = example.pieces[0].origin
+    assert origin is not None
+    return origin.extra
+
+
+def told(places: Places) -> list[dict[str, Any]]:
+    """The parts as predictions show them."""
+    if places.offsets is None:
+        return [{"text": text} for text in places.texts]
+    return [
+        {"text": text, "start": start, "end": end}
+        for text, (start, end) in zip(places.texts, places.offsets.tolist(), strict=True)
+    ]
