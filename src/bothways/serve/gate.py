@@ -58,8 +58,8 @@ class Gate:
         try:
             await self._pass(scope, receive, told)
         except Exception as error:
-            problem = as_problem(error)
-            if not status:
+            if not status:  # else the app has answered and logged it
+                problem = as_problem(error)
                 response = problem_response(problem.status_code, str(problem.detail), dict(problem.headers or {}))
                 await response(scope, receive, told)
         finally:

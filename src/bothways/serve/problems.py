@@ -84,6 +84,6 @@ def install(app: FastAPI) -> None:
         more = f" (and {len(error.errors()) - 1} more)" if len(error.errors()) > 1 else ""
         return problem_response(422, f"{where or 'the body'}: {first['msg']}{more}")
 
-    for kind in (HTTPException, QueueFull, TooLong, Late, TimeoutError, BothwaysError):
+    for kind in (HTTPException, QueueFull, TooLong, Late, TimeoutError, BothwaysError, Exception):
         app.add_exception_handler(kind, known)
     app.add_exception_handler(RequestValidationError, invalid)
