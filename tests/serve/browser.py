@@ -19,7 +19,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the key that WebDriver gives a reference to an element
 FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update", "--hide-scrollbars", "--force-device-scale-factor=1"),
+    *("--disable-background-networking", "--disable-component-update", "--hide-scrollbars"),
 ]  # fmt: skip
 
 

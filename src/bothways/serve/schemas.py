@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, Stri
 
 # No plain string among the values: a string may name a file, and clients name no files of the server's.
 Option = StrictBool | StrictInt | StrictFloat | list[StrictStr]
-Texts = StrictStr | list[StrictStr]
+Texts = StrictStr | Annotated[list[StrictStr], Field(min_length=1)]
 Name = Annotated[StrictStr | None, Field(default=None, description="one of /v1/models; none: the first that can do it")]
 
 
@@ -83,7 +83,7 @@ class EmbeddingsRequest(Request):
     model: Name = None
     input: Texts
     encoding_format: Literal["float", "base64"] = "float"
-    dimensions: StrictInt | None = Field(default=None, description="only the model's own width is taken")
+    dimensions: StrictInt | None = Field(default=None, ge=1, description="only the model's own width is taken")
     user: StrictStr | None = Field(default=None, description="ignored")
 
 
@@ -126,7 +126,7 @@ class RerankRequest(Request):
 
     model: Name = None
     query: StrictStr
-    documents: list[StrictStr | Document]
+    documents: list[StrictStr | Document] = Field(min_length=1)
     top_n: StrictInt | None = Field(default=None, ge=1, description="how many are told; none: all")
     return_documents: StrictBool = False
 
@@ -209,8 +209,8 @@ class AttentionRequest(Request):
     """One text or two, whose attention is to be shown."""
 
     model: Name = None
-    text: StrictStr
-    text_b: StrictStr | None = None
+    text: StrictStr = Field(min_length=1)
+    text_b: StrictStr | None = Field(default=None, min_length=1)
 
 
 class AttentionAnswer(BaseModel):
