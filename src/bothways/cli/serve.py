@@ -57,21 +57,23 @@ def run(argv: list[str]) -> int:
     from bothways.serve.server import run as serve
 
     named = names_of(wanted.models or ["builtin"])
-    listening = listen(wanted.host, wanted.port)
     key = wanted.api_key or os.environ.get("BOTHWAYS_API_KEY") or None
-    app = App(_loaded(named, wanted), limits=wanted.limits, api_key=key)
-    logging.basicConfig(
-        level=logging.WARNING if wanted.common.quiet else logging.INFO,
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(message)s",
-    )
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    host, port = listening.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    print(f"serving {', '.join(named)} on http://{shown}:{port}", flush=True)
-    if key is None and wanted.host not in LOOPBACK:
-        print("anyone who can reach this machine may use it; --api-key K asks for a key", file=sys.stderr, flush=True)
-    return serve(app, listening)
+    with listen(wanted.host, wanted.port) as listening:  # before the models are loaded, which may take long
+        app = App(_loaded(named, wanted), limits=wanted.limits, api_key=key)
+        logging.basicConfig(
+            level=logging.WARNING if wanted.common.quiet else logging.INFO,
+            stream=sys.stderr,
+            format="%(asctime)s %(levelname)s %(message)s",
+        )
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        host, port = listening.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        print(f"serving {', '.join(named)} on http://{shown}:{port}", flush=True)
+        if key is None and wanted.host not in LOOPBACK:
+            print(
+                "anyone who can reach this machine may use it; --api-key K asks for a key", file=sys.stderr, flush=True
+            )
+        return serve(app, listening)
 
 
 def names_of(given: list[str]) -> dict[str, str]:

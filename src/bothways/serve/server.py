@@ -25,12 +25,15 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         ConfigError: the port is taken or not allowed, or the host is none of this machine's.
     """
+    listening = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
     except OSError as error:
+        if listening is not None:
+            listening.close()
         if error.errno == errno.EADDRINUSE:
             raise ConfigError(f"port {port} is taken; give another by --port, or stop what listens there") from None
         if error.errno == errno.EACCES:
@@ -86,12 +89,35 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop listening, answer what comes on open connections for a moment, then wait for what is in flight."""
         self.application.stop()
-        for server in self.servers:
-            server.close()
+        await self._stop_listening(sockets or [])
         if not self.force_exit:
             await asyncio.sleep(GRACE_S)
         await super().shutdown(sockets)
         self.abandoned = bool(self.server_state.tasks)
+
+    async def _stop_listening(self, sockets: list[socket.socket]) -> None:
+        """Close the door behind the last one in line: what the system has connected, but we have not yet accepted,
+        would be reset when the socket closes, though its request may have been sent.
+        """
+        loop = asyncio.get_running_loop()
+        last = [one.dup() for one in sockets]
+        for one in last:
+            one.listen(0)  # from here on the system connects no more than one ahead
+            one.setblocking(False)
+        for server in self.servers:
+            server.close()
+        waiting: list[socket.socket] = []
+        for one in last:
+            with contextlib.suppress(BlockingIOError), one:
+                while True:
+                    waiting.append(one.accept()[0])
+
+        def protocol() -> asyncio.Protocol:
+            state = {"server_state": self.server_state, "app_state": self.lifespan.state}
+            return self.config.http_protocol_class(config=self.config, **state)  # pyright: ignore
+
+        for connection in waiting:
+            await loop.connect_accepted_socket(protocol, connection)
 
 
 def run(app: App, listening: socket.socket) -> int:
