@@ -177,6 +177,7 @@ def test_by_keyboard_and_for_screen_readers(page: Browser) -> None:
     page.run("document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight', bubbles: true}))")
     assert page.run("return document.activeElement.innerText") == "Compare"
     choose(page, "mood")
+    page.click("#tab-classify")
     page.type("#field-text", "a b\ue009\ue007")  # Ctrl + Enter
     answered(page)
     unnamed = page.run(

@@ -250,6 +250,8 @@ class Predictor:
             segments: (t,) 0 in the first text, 1 in the second
             weights:  (layers, heads, t, t) float32; row i is how token i weighs all tokens, and sums to one
             dropped:  tokens at the end that the model has no room for
+            cross:    of a model that writes, for one text: what it wrote ("tokens"), the source ("keys") and how each
+                      token written weighs those of the source ("weights", (layers, heads, written, source))
 
         Raises:
             DataError: a text is empty, or none.
@@ -270,12 +272,17 @@ class Predictor:
         with torch.inference_mode():
             tokens = pack([Example((piece,), {})]).tokens.to(self.engine.device)
             weights = torch.stack([layer[0] for layer in self.model.network.encoder.attention(tokens)])
-        return {
+        shown = {
             "tokens": [tokenizer.token(int(id)) for id in piece.input_ids],
             "segments": tokens.segment_ids.tolist(),
             "weights": weights.float().cpu().numpy(),
             "dropped": coverage.dropped,
         }
+        if text_b is None and self.model.task is not None and self.model.task.name == "generate":
+            (written,) = self.generate([text], return_attention=True)  # pyright: ignore[reportAttributeAccessIssue]
+            names = {"tokens": "target_tokens", "keys": "source_tokens", "weights": "attention"}
+            shown["cross"] = {name: written[theirs] for name, theirs in names.items()}
+        return shown
 
 
 def segmented(records: Sequence[Record], segmenter: Predictor) -> list[Record]:

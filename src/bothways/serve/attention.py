@@ -17,19 +17,19 @@ def packed(shown: dict[str, Any]) -> dict[str, Any]:
     A weight w is the byte 255 √w: the root, because most weights are small and the eye should tell them apart. All
     bytes are compressed together: at 512 tokens most are zero.
     """
-    weights = shown["weights"]
+    view = _packed(shown["tokens"], shown["weights"])
+    view |= {"segments": shown.get("segments") or [0] * len(shown["tokens"]), "dropped": int(shown.get("dropped", 0))}
+    if (cross := shown.get("cross")) is not None:
+        view["cross"] = _packed(cross["tokens"], cross["weights"]) | {"keys": cross["keys"]}
+    return view
+
+
+def _packed(tokens: list[str], weights: np.ndarray) -> dict[str, Any]:
     layers, heads = weights.shape[:2]
     # A layer at a time, so that no second copy of all floats is made.
     quantised = [np.rint(255 * np.sqrt(layer)).astype(np.uint8).tobytes() for layer in weights]
     squeezed = zlib.compress(b"".join(quantised), level=6)
-    return {
-        "tokens": shown["tokens"],
-        "segments": shown.get("segments") or [0] * len(shown["tokens"]),
-        "layers": layers,
-        "heads": heads,
-        "weights": base64.b64encode(squeezed).decode(),
-        "dropped": int(shown.get("dropped", 0)),
-    }
+    return {"tokens": tokens, "layers": layers, "heads": heads, "weights": base64.b64encode(squeezed).decode()}
 
 
 def html(shown: dict[str, Any], *, title: str) -> str:

@@ -213,16 +213,28 @@ class AttentionRequest(Request):
     text_b: StrictStr | None = Field(default=None, min_length=1)
 
 
-class AttentionAnswer(BaseModel):
+class Weights(BaseModel):
     """`weights`: base64 of zlib of (layers, heads, t, t) bytes; a weight is (byte / 255)². Rows sum to about 1."""
 
-    model: str
     tokens: list[str]
-    segments: list[int]
     layers: int
     heads: int
     weights: str
+
+
+class CrossWeights(Weights):
+    """The same from each token written (`tokens`) to those of the source (`keys`)."""
+
+    keys: list[str]
+
+
+class AttentionAnswer(Weights):
+    """The encoder's attention; of a model that writes, also the decoder's to the source."""
+
+    model: str
+    segments: list[int]
     dropped: int = Field(description="tokens at the end that were not read")
+    cross: CrossWeights | None = None
 
 
 # --------------------------------------------------------------------------------------------------- models

@@ -59,7 +59,9 @@ class Served:
     @property
     def routes(self) -> list[str]:
         """What can be asked of it."""
-        own = ["/v1/generate"] if self.task == "generate" else ["/v1/predict"] if self.task else []
+        own = ["/v1/predict"] if self.task else []
+        if self.task == "generate":
+            own.append("/v1/generate")
         embeds = [] if self.embedder is None else ["/v1/embeddings", "/v1/rerank"]
         if self.task in ("pair", "similarity") and not embeds:
             embeds = ["/v1/rerank"]

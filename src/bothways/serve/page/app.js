@@ -46,7 +46,7 @@ const RECORDS = {
 function modes() {
   const { task, routes } = state.model, found = [];
   if (routes.includes("/v1/generate")) found.push("generate");
-  if (routes.includes("/v1/predict")) found.push(task);
+  if (routes.includes("/v1/predict") && task !== "generate" && task !== "embed") found.push(task);
   if (routes.includes("/v1/embeddings") || task === "similarity") found.push("compare");
   if (routes.includes("/v1/attention")) found.push("attention");
   return found;
@@ -78,7 +78,7 @@ async function compare(values, signal) {
 async function attention(values, signal) {
   const data = await answer("/v1/attention", { model: state.model.id, text: values.text, text_b: values.second || null }, signal);
   const root = h("div");
-  await showAttention(root, data);
+  await showAllAttention(root, data);
   return { tokens: { kept: data.tokens.length, dropped: data.dropped }, view: [root] };
 }
 

@@ -155,3 +155,12 @@ async function showAttention(root, data) {
   const repaint = () => { for (const one of small) paint(one.canvas, head(one.layer, one.number), rows.length, columns.length, 72); choose(...chosen); };
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
 }
+
+// The encoder's attention; where a text was written, also which words of the source each written one looked at.
+async function showAllAttention(root, data) {
+  if (!data.cross) return showAttention(root, data);
+  const view = h("div"), show = kind => showAttention(view, kind === "cross" ? data.cross : data);
+  const way = (kind, checked) => h("label", {}, h("input", { type: "radio", name: "kind", checked, onchange: () => show(kind) }), say.words[kind]);
+  root.replaceChildren(h("div", { class: "switch", role: "radiogroup", "aria-label": say.words.kind }, way("cross", true), way("encoder", false)), view);
+  return show("cross");
+}

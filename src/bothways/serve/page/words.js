@@ -21,7 +21,7 @@ const WORDS = {
     looks: "what a token looks at", seen: "what looks at it", trace: "Point at the picture, or at a token; arrow keys move.",
     pair_said: (a, b, w) => `${a} looks at ${b}: ${w}`, matrix: "Weights of this head; rows look at columns",
     unread: n => `${n} tokens at the end were not read.`, tokens: "Tokens",
-    encoder: "Encoder", cross: "Source", kind: "Which attention",
+    encoder: "within the source", cross: "from the written text to the source", kind: "Which attention",
     request: "Request", answer: "Answer", optional: "optional", try: "Try it",
   },
   zh: {
@@ -45,7 +45,7 @@ const WORDS = {
     looks: "词元看向哪里", seen: "哪些词元看它", trace: "指向图或词元；方向键可以移动。",
     pair_said: (a, b, w) => `${a} 看向 ${b}：${w}`, matrix: "这个头的权重；行看向列",
     unread: n => `末尾有 ${n} 个词元没有读到。`, tokens: "词元",
-    encoder: "编码器", cross: "原文", kind: "哪一种注意力",
+    encoder: "原文内部", cross: "写出的文本看原文", kind: "哪一种注意力",
     request: "请求", answer: "回答", optional: "可省", try: "试一试",
   },
 };

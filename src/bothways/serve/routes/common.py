@@ -9,11 +9,11 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from bothways.data.record import Record
-from bothways.infer.predictor import records_of
+from bothways.infer.predictor import Predictor, records_of
 from bothways.serve.body import JsonRoute
 from bothways.serve.metrics import Metrics
-from bothways.serve.problems import RESPONSES
-from bothways.serve.service import Models
+from bothways.serve.problems import RESPONSES, Problem
+from bothways.serve.service import Models, Served
 
 
 def router(*tags: str) -> APIRouter:
@@ -40,3 +40,18 @@ def as_json(value: Any) -> Response:
     """JSON in UTF-8; a number that JSON lacks would be a mistake of ours, and is raised as one."""
     body = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Response(body.encode("utf-8"), media_type="application/json")
+
+
+def predictor_with(served: Served, options: dict[str, Any]) -> Predictor:
+    """The model's predictor, told what the client wants of its task.
+
+    Raises:
+        Problem: 422, a value of the wrong kind.
+        ConfigError: an option that the task doesn't take.
+    """
+    if not options:
+        return served.answering
+    try:
+        return served.answering.with_options(**options)
+    except (TypeError, ValueError) as error:
+        raise Problem(422, f"options: a value is of the wrong kind ({error})") from None

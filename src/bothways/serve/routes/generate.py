@@ -10,7 +10,7 @@ from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 
 from bothways.serve.problems import Problem, as_problem
-from bothways.serve.routes.common import as_json, models_of, router, texts
+from bothways.serve.routes.common import as_json, models_of, predictor_with, router, texts
 from bothways.serve.schemas import GenerateAnswer, GenerateRequest
 from bothways.serve.service import Served, unless_gone
 
@@ -31,32 +31,28 @@ async def generate(request: Request, wanted: GenerateRequest) -> Response:
     served = models_of(request).find(wanted.model, "/v1/generate")
     (record,) = texts(wanted.input)
     served.check([record])
-    options: dict[str, Any] = wanted.options
     if not wanted.stream:
-        (told,) = await unless_gone(request, served.call(lambda: _generated(served, wanted.input, options)))
-        return as_json({"model": served.name, **told})
-    pieces = await served.call(lambda: _begun(served, wanted.input, options))
+        predictor = await served.off_loop(predictor_with, served, wanted.options)
+
+        def render(predictions: list[dict[str, Any]]) -> Response:
+            return as_json({"model": served.name, **predictions[0]})
+
+        return await unless_gone(request, served.predict(predictor, [record], render=render))
+    pieces = await unless_gone(request, served.call(lambda: _begun(served, wanted.input, wanted.options)))
     first = await unless_gone(request, served.call(lambda: next(pieces, None)))  # what is wrong is told before a 200
-    return StreamingResponse(_events(served, pieces, first), media_type="text/event-stream")
-
-
-def _generated(served: Served, source: str, options: dict[str, Any]) -> list[dict[str, Any]]:
-    try:
-        return served.predictor.generate([source], **options)  # pyright: ignore[reportAttributeAccessIssue]
-    except TypeError as error:
-        raise Problem(422, f"options: {error}") from None
+    return StreamingResponse(_events(request, served, pieces, first), media_type="text/event-stream")
 
 
 def _begun(served: Served, source: str, options: dict[str, Any]) -> Iterator[str]:
     try:
         return iter(served.predictor.generate_stream(source, **options))  # pyright: ignore[reportAttributeAccessIssue]
-    except TypeError as error:
-        raise Problem(422, f"options: {error}") from None
+    except (TypeError, ValueError) as error:
+        raise Problem(422, f"options: a value is of the wrong kind ({error})") from None
 
 
-async def _events(served: Served, pieces: Iterator[str], piece: str | None) -> AsyncIterator[str]:
+async def _events(request: Request, served: Served, pieces: Iterator[str], piece: str | None) -> AsyncIterator[str]:
     try:
-        while piece is not None:
+        while piece is not None and not await request.is_disconnected():
             yield f"data: {json.dumps({'text': piece}, ensure_ascii=False)}\n\n"
             piece = await served.call(lambda: next(pieces, None))
         yield "event: done\ndata: {}\n\n"

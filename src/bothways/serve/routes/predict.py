@@ -7,8 +7,7 @@ from typing import Any
 from fastapi import Request, Response
 
 from bothways.infer.predictor import records_of
-from bothways.serve.problems import Problem
-from bothways.serve.routes.common import as_json, models_of, router
+from bothways.serve.routes.common import as_json, models_of, predictor_with, router
 from bothways.serve.schemas import PredictAnswer, PredictRequest
 from bothways.serve.service import unless_gone
 
@@ -22,24 +21,9 @@ async def predict(request: Request, wanted: PredictRequest) -> Response:
     given = wanted.inputs if isinstance(wanted.inputs, list) else [wanted.inputs]
     records = list(records_of(given))
     served.check(records)
-    predictor = served.answering
-    if wanted.options:
-        predictor = await served.off_loop(lambda: predictor_with(served, wanted.options))
+    predictor = await served.off_loop(predictor_with, served, wanted.options)
 
     def render(predictions: list[dict[str, Any]]) -> Response:
         return as_json({"model": served.name, "task": served.task, "predictions": predictions})
 
     return await unless_gone(request, served.predict(predictor, records, render=render))
-
-
-def predictor_with(served: Any, options: dict[str, Any]) -> Any:
-    """The model's predictor, told what the client wants of its task.
-
-    Raises:
-        Problem: 422, a value of the wrong kind.
-        ConfigError: an option that the task doesn't take.
-    """
-    try:
-        return served.answering.with_options(**options)
-    except (TypeError, ValueError) as error:
-        raise Problem(422, f"options: a value is of the wrong kind ({error})") from None
