@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from bothways import __version__
-from bothways.errors import BothwaysError
 from bothways.infer.predictor import Predictor
 from bothways.serve import problems
 from bothways.serve.gate import Gate
@@ -81,6 +80,6 @@ class App:
         for served in self.models.all:
             try:
                 await served.call(lambda served=served: served.predictor.attention("warm up"))
-            except BothwaysError as error:
+            except Exception as error:  # it may still answer; whoever asks is told what is wrong
                 log.error("%s could not warm up: %s", served.name, told_safely(error))
         self._warm = True
