@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import torch
 
 from bothways.batch import Example, pack
@@ -268,7 +269,7 @@ class Predictor:
         if text_b is None:
             (piece, *_), coverage = single(pieces[0], tokenizer, record=0, max_length=self.max_length, windows=1)
         else:
-            piece, coverage = pair(*pieces, tokenizer, record=0, max_length=self.max_length)
+            piece, coverage = pair(pieces[0], pieces[1], tokenizer, record=0, max_length=self.max_length)
         with torch.inference_mode():
             tokens = pack([Example((piece,), {})]).tokens.to(self.engine.device)
             weights = torch.stack([layer[0] for layer in self.model.network.encoder.attention(tokens)])

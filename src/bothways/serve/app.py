@@ -79,6 +79,7 @@ class App:
         """Let each model answer once, so that the first client does not wait for what PyTorch sets up."""
         for served in self.models.all:
             try:
+                _ = served.routes  # makes its predictors
                 await served.call(lambda served=served: served.predictor.attention("warm up"))
             except Exception as error:  # it may still answer; whoever asks is told what is wrong
                 log.error("%s could not warm up: %s", served.name, told_safely(error))

@@ -154,6 +154,7 @@ class Client(_Client):
 
     def _ask(self, method: str, path: str, body: Any = None) -> Any:
         http = self.__dict__.get("_http") or self.__enter__()._http
+        response, failure = None, None
         for attempt in range(self.retries + 1):
             response, failure = None, None
             try:
@@ -232,6 +233,7 @@ class AsyncClient(_Client):
         await self._http.aclose()
 
     async def _ask(self, method: str, path: str, body: Any = None) -> Any:
+        response, failure = None, None
         for attempt in range(self.retries + 1):
             response, failure = None, None
             try:

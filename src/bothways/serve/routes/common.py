@@ -49,8 +49,6 @@ def predictor_with(served: Served, options: dict[str, Any]) -> Predictor:
         Problem: 422, a value of the wrong kind.
         ConfigError: an option that the task doesn't take.
     """
-    if not options:
-        return served.answering
     try:
         return served.answering.with_options(**options)
     except (TypeError, ValueError) as error:

@@ -44,8 +44,6 @@ async def rerank(request: Request, wanted: RerankRequest) -> Response:
     """By a model of pairs or similarities, each document beside the query; by any other, the cosine of vectors."""
     served = models_of(request).find(wanted.model, "/v1/rerank")
     documents = [one if isinstance(one, str) else one.text for one in wanted.documents]
-    if not documents:
-        raise Problem(422, "there is no document; send at least one")
     by: Literal["pair", "similarity", "cosine"] = "cosine"
     if served.task == "pair" or served.task == "similarity":
         by = served.task

@@ -15,7 +15,7 @@ from bothways.serve.schemas import GenerateAnswer, GenerateRequest
 from bothways.serve.service import Served, unless_gone
 
 routes = router("generate")
-_STREAM = {
+_STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "an object, or while streaming events: {'text': piece} …, then 'done'; 'error' if it breaks off",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
@@ -32,7 +32,9 @@ async def generate(request: Request, wanted: GenerateRequest) -> Response:
     (record,) = texts(wanted.input)
     served.check([record])
     if not wanted.stream:
-        predictor = await served.off_loop(predictor_with, served, wanted.options)
+        predictor = served.answering
+        if wanted.options:
+            predictor = await served.off_loop(predictor_with, served, wanted.options)
 
         def render(predictions: list[dict[str, Any]]) -> Response:
             return as_json({"model": served.name, **predictions[0]})

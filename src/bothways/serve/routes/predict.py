@@ -21,7 +21,9 @@ async def predict(request: Request, wanted: PredictRequest) -> Response:
     given = wanted.inputs if isinstance(wanted.inputs, list) else [wanted.inputs]
     records = list(records_of(given))
     served.check(records)
-    predictor = await served.off_loop(predictor_with, served, wanted.options)
+    predictor = served.answering
+    if wanted.options:
+        predictor = await served.off_loop(predictor_with, served, wanted.options)
 
     def render(predictions: list[dict[str, Any]]) -> Response:
         return as_json({"model": served.name, "task": served.task, "predictions": predictions})
