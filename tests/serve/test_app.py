@@ -136,7 +136,8 @@ def test_rerank_puts_the_best_first(start: Start) -> None:
         ]
         best = server.post("/v1/rerank", {**body, "top_n": 1}).json()["results"]
         assert [one["index"] for one in best] == [answer["results"][0]["index"]]
-    assert "documents: List should have at least 1 item" in told(server.post("/v1/rerank", {"query": "a", "documents": []}), 422)
+    none = server.post("/v1/rerank", {"query": "a", "documents": []})
+    assert "documents: List should have at least 1 item" in told(none, 422)
 
 
 def test_models_tell_what_they_do(start: Start) -> None:
