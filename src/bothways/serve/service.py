@@ -43,7 +43,7 @@ class Served:
         metrics.queue_tokens.labels(name).set_function(lambda: self.batcher.waiting_tokens)
         metrics.queue_jobs.labels(name).set_function(lambda: self.batcher.waiting_jobs)
 
-    @property
+    @functools.cached_property
     def task(self) -> str | None:
         """The task's name; "fill" for a pre-trained model, None for a bare encoder."""
         task = self.predictor.model.task
@@ -56,7 +56,7 @@ class Served:
         """The labels of its task, if it has any."""
         return list(getattr(self.predictor.model.task, "labels", None) or [])
 
-    @property
+    @functools.cached_property
     def routes(self) -> list[str]:
         """What can be asked of it."""
         own = ["/v1/predict"] if self.task else []
