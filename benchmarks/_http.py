@@ -9,6 +9,7 @@ import os
 import random
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -78,12 +79,16 @@ def serving(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A server's process, from the moment that `ready` answers 200."""
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    with subprocess.Popen([*command], env=environment, stdout=subprocess.DEVNULL) as process:
+    with (
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen([*command], env=environment, stdout=subprocess.DEVNULL, stderr=errors) as process,
+    ):
         try:
             end = time.monotonic() + wait
             while not _answers(f"http://127.0.0.1:{port}{ready}"):
                 if process.poll() is not None or time.monotonic() > end:
-                    raise SystemExit(f"{command[0]} … did not begin to serve")
+                    errors.seek(0)
+                    raise SystemExit(f"{' '.join(command)} did not begin to serve: {errors.read().decode()[-2000:]}")
                 time.sleep(0.1)
             yield process
         finally:

@@ -4,7 +4,8 @@
     python benchmarks/serve.py --infinity /tmp/infinity/bin/infinity_emb     (pip install 'infinity-emb[server,torch]')
 
 The servers take turns (A B C A B C …), each a process of its own on loopback, asked by 64 clients that each send one
-text and wait for its vector. Then Bothways alone is asked three times as fast as it can answer: what it takes it must
+text and wait for its vector. `bothways-auto` multiplies in bfloat16 where the processor does so natively; what is
+compared is float32. Then Bothways alone is asked three times as fast as it can answer: what it takes it must
 answer in time, and the rest it must refuse at once, with Retry-After.
 """
 
@@ -26,7 +27,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from _http import Connection, Told, as_json, free_port, mixed_texts, quantile, serving
 
 PEER = Path(__file__).resolve().parent / "_serve_peer.py"
-PATH = {"bothways": "/v1/embeddings", "plain": "/v1/embeddings", "infinity": "/embeddings"}
+PATH = {
+    "bothways": "/v1/embeddings",
+    "bothways-auto": "/v1/embeddings",
+    "plain": "/v1/embeddings",
+    "infinity": "/embeddings",
+}
 CAP = 8192  # tokens that may wait, in the test of overload
 
 
@@ -52,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     wanted = parser.parse_args(argv)
     model = wanted.model or _minilm()
     texts = mixed_texts(model / "vocab.txt", wanted.requests)
-    names = ["bothways", "plain", *(["infinity"] if wanted.infinity else [])]
+    names = ["bothways", "bothways-auto", "plain", *(["infinity"] if wanted.infinity else [])]
     found = {name: Measured() for name in names}
     for _ in range(wanted.rounds):
         for name in names:
@@ -73,7 +79,7 @@ def _report(found: dict[str, Measured]) -> int:
     print(f"{'server':12} {'requests/s':>10} {'p50 ms':>8} {'p99 ms':>8}   (medians of rounds)")
     for name, one in found.items():
         print(f"{name:12} {median(one.rates):10.1f} {1e3 * median(one.p50):8.0f} {1e3 * median(one.p99):8.0f}")
-    peers = {name: one for name, one in found.items() if name != "bothways"}
+    peers = {name: one for name, one in found.items() if not name.startswith("bothways")}
     best = max(peers, key=lambda name: median(peers[name].rates))
     ratio = median(found["bothways"].rates) / median(peers[best].rates)
     latency = median(found["bothways"].p99) / min(median(one.p99) for one in peers.values())
@@ -87,15 +93,31 @@ def _server(name: str, model: Path, wanted: argparse.Namespace, *more: str) -> I
     python, at = sys.executable, str(port)
     command = {
         "bothways": [python, "-m", "bothways", "serve", f"m={model}", "--port", at, "--quiet", *more],
+        "bothways-auto": [
+            python,
+            "-m",
+            "bothways",
+            "serve",
+            f"m={model}",
+            "--port",
+            at,
+            "--quiet",
+            "--precision",
+            "auto",
+        ],
         "plain": [python, str(PEER), str(model), at],
         "infinity": [
             *(str(wanted.infinity), "v2", "--model-id", str(model), "--port", at, "--host", "127.0.0.1"),
             *("--engine", "torch", "--device", "cpu", "--dtype", "float32", "--no-bettertransformer"),
         ],
     }[name]
-    ready = {"bothways": "/health/ready"}.get(name, "/health")
+    ready = "/health/ready" if name.startswith("bothways") else "/health"
     with serving(command, port, ready=ready, threads=wanted.threads):
         yield port
+
+
+def _path(name: str) -> str:
+    return "/embeddings" if name == "infinity" else "/v1/embeddings"
 
 
 async def _load(name: str, port: int, texts: Sequence[str], clients: int) -> list[Told]:
@@ -105,7 +127,7 @@ async def _load(name: str, port: int, texts: Sequence[str], clients: int) -> lis
     async def client() -> None:
         connection = Connection(port)
         for text in left:
-            told.append(await connection.post(PATH[name], as_json({"input": [text]})))
+            told.append(await connection.post(_path(name), as_json({"input": [text]})))
         connection.close()
 
     await asyncio.gather(*(client() for _ in range(clients)))
@@ -135,7 +157,7 @@ async def _at_times(port: int, texts: Sequence[str], rate: float, seconds: float
     async def one(text: str, at: float) -> Told:
         await asyncio.sleep(max(0.0, at - perf_counter()))
         connection = free.pop() if free else Connection(port)
-        told = await connection.post(PATH["bothways"], as_json({"input": [text]}))
+        told = await connection.post(_path("bothways"), as_json({"input": [text]}))
         free.append(connection)
         return told
 
