@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "finetune", "load", "pretrain"]
+__all__ = ["AsyncClient", "Client", "__version__", "finetune", "load", "pretrain"]
 
 if TYPE_CHECKING:
     from bothways.infer.predictor import load
+    from bothways.serve.client import AsyncClient, Client
     from bothways.train.run import finetune, pretrain
 
 
@@ -18,6 +19,10 @@ def __getattr__(name: str) -> Any:
         from bothways.infer.predictor import load
 
         return load
+    if name in ("AsyncClient", "Client"):
+        from bothways.serve import client
+
+        return getattr(client, name)
     if name in ("finetune", "pretrain"):
         from bothways.train import run
 

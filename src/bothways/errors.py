@@ -35,6 +35,14 @@ class TrainingError(BothwaysError):
     """A run that cannot go on: a loss that is not finite, a checkpoint that does not belong to it."""
 
 
+class ServerError(BothwaysError):
+    """A server that can't be reached, or that refuses; `status` is what it answered, if it did."""
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        self.status = status
+        super().__init__(message)
+
+
 class Stopped(BothwaysError):
     """The user (Ctrl-C) or the system (SIGTERM) asked the run to stop; what was reached is saved."""
 

@@ -30,12 +30,15 @@ VERBS = {
     "cluster": "part texts into clusters, name them, draw a map",
     "index": "index records for searching, add to an index or delete from it",
     "search": "find the records of an index that are nearest to a query",
+    "serve": "models behind HTTP, with a page to try them on",
+    "attention": "show which token looks at which, as an HTML file",
     "info": "tell what is in a model, a run or an index",
 }
 """Every verb, and what it does; `bothways.cli.<verb>` holds it."""
 
 EXTRAS = {
     "fastapi": "serve",
+    "httpx2": "serve",
     "prometheus_client": "serve",
     "starlette": "serve",
     "uvicorn": "serve",

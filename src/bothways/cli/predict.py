@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +16,7 @@ import tyro
 
 from bothways import config
 from bothways.config import FLAT, Common
+from bothways.data.record import Record
 from bothways.errors import ConfigError
 
 
@@ -22,13 +25,17 @@ class Predict:
     """Label texts, or the records of a file; a pre-trained model fills each [MASK]."""
 
     model: tyro.conf.Positional[str]
-    """folder of a model or a run, or a name on the hub"""
+    """folder of a model or a run, or a name on the hub; with --url, the name it is served under"""
     text: tyro.conf.Positional[list[str]] = field(default_factory=list)
     """texts to label"""
     data: Path | None = None
     """a file of records to label"""
     out: Path | None = None
     """file for the predictions; none: standard output"""
+    url: str | None = None
+    """a server (bothways serve) that is asked instead: http://127.0.0.1:8000"""
+    api_key: str | None = None
+    """the server's; also read from the environment, BOTHWAYS_API_KEY"""
     columns: dict[str, str] = field(default_factory=dict)
     """--columns.text NAME: the field that holds the text"""
     segment: dict[str, str] = field(default_factory=dict)
@@ -45,18 +52,7 @@ def run(argv: list[str]) -> int:
     wanted = config.load(Predict, argv, prog="bothways predict")
     if wanted.out is not None and wanted.out.exists():
         raise ConfigError(f"--out {wanted.out} exists already; give another file, or remove it first")
-    from bothways.data.records import read_records, require
-    from bothways.infer.predictor import load, records_of
-
-    predictor = load(wanted.model, device=wanted.common.device)
-    if wanted.segment:
-        predictor = predictor.with_options(**wanted.segment)
-    records = records_of(wanted.text) if wanted.data is None else read_records(wanted.data, columns=wanted.columns)
-    predictions: Iterator[Any]
-    if predictor.can_fill_masks:
-        predictions = iter(predictor.fill_mask([require(record, "text", str) for record in records]))
-    else:
-        predictions = predictor.stream(records)
+    predictions = _here(wanted) if wanted.url is None else _there(wanted, wanted.url)
     if wanted.out is None:
         for prediction in predictions:
             print(json.dumps(prediction, ensure_ascii=False), flush=sys.stdout.isatty())
@@ -65,6 +61,52 @@ def run(argv: list[str]) -> int:
     if not wanted.common.quiet:
         print(f"{count:,} predictions in {wanted.out}")
     return 0
+
+
+def _here(wanted: Predict) -> Iterator[Any]:
+    """By the model, in this process."""
+    from bothways.data.records import read_records, require
+    from bothways.infer.predictor import load, records_of
+
+    predictor = load(wanted.model, device=wanted.common.device)
+    if wanted.segment:
+        predictor = predictor.with_options(**wanted.segment)
+    records = records_of(wanted.text) if wanted.data is None else read_records(wanted.data, columns=wanted.columns)
+    if predictor.can_fill_masks:
+        return iter(predictor.fill_mask([require(record, "text", str) for record in records]))
+    return predictor.stream(records)
+
+
+def _there(wanted: Predict, url: str) -> Iterator[Any]:
+    """By a server; no model is loaded here.
+
+    Raises:
+        ServerError: it can't be reached or refuses.
+        DataError: it can't read a record; the message says which.
+    """
+    from bothways.data.records import read_records
+    from bothways.serve.client import Client
+    from bothways.tasks.dictionary import read_dictionary
+
+    options: dict[str, Any] = dict(wanted.segment)
+    if "dictionary" in options:  # a file of ours, which the server can't read
+        options["dictionary"] = read_dictionary(Path(options["dictionary"]))
+    if "bonus" in options:
+        options["bonus"] = float(options["bonus"])
+    with Client(url, api_key=wanted.api_key or os.environ.get("BOTHWAYS_API_KEY"), model=wanted.model) as client:
+        records = read_records(wanted.text if wanted.data is None else wanted.data, columns=wanted.columns)
+        seen: deque[Record] = deque()
+
+        def sent() -> Iterator[dict[str, Any]]:
+            for record in records:
+                seen.append(record)
+                yield record.fields
+
+        for prediction in client.stream(sent(), **options):
+            record = seen.popleft()
+            if "error" in prediction:
+                raise record.error(re.sub(r"^<records>:\d+: ", "", prediction["error"]))
+            yield prediction.get("masks", prediction)
 
 
 def _write(path: Path, predictions: Iterator[Any]) -> int:

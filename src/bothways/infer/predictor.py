@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import torch
 
-from bothways.batch import Example, Piece, Read
+from bothways.batch import Example, pack
 from bothways.data.record import Record
 from bothways.data.records import read_records
 from bothways.errors import ConfigError, DataError, ModelError
@@ -21,8 +22,9 @@ from bothways.infer.devices import Precision, pick_device
 from bothways.infer.engine import Engine
 from bothways.models import model as models
 from bothways.models.model import Model
-from bothways.tasks.base import Coverage, Encoded
-from bothways.tasks.sequences import with_specials
+from bothways.tasks.base import Answer, Coverage, Encoded
+from bothways.tasks.pretraining import FillTask
+from bothways.tasks.sequences import pair, single
 
 CHUNK = 2048  # records encoded, sorted by length and answered together: enough for full batches, flat memory
 SHORTEST = 3  # tokens of a sequence that holds any text
@@ -106,9 +108,15 @@ class Predictor:
     def answer(self, records: Sequence[Record], encoded: Sequence[Encoded]) -> list[dict[str, Any]]:
         """Predictions for encoded records; each says how many of its tokens were read."""
         answers = self.engine.answers([example for one in encoded for example in one.examples])
+        return self.decode(records, encoded, answers)
+
+    def decode(
+        self, records: Sequence[Record], encoded: Sequence[Encoded], answers: Sequence[Answer]
+    ) -> list[dict[str, Any]]:
+        """Predictions from the engine's answers to all examples of `encoded`, in order."""
         predictions, at = [], 0
         for record, one in zip(records, encoded, strict=True):
-            prediction = self._task.decode(record, answers[at : at + len(one.examples)])
+            prediction = self._task.decode(record, list(answers[at : at + len(one.examples)]))
             predictions.append(prediction | {"tokens": one.coverage.told()})
             at += len(one.examples)
         return predictions
@@ -226,57 +234,69 @@ class Predictor:
             DataError: a text without [MASK], or one longer than the model.
             ModelError: the model has no masked-LM head.
         """
-        if not self.can_fill_masks:
-            raise ModelError(f"{self._name}: this model has no masked-LM head; give a pre-trained model")
-        tokenizer = self.model.tokenizer
         given = [texts] if isinstance(texts, str) else list(texts)
         for number, text in enumerate(given, start=1):
             if not isinstance(text, str):
                 raise DataError(f"a text was wanted, found {type(text).__name__}", path="<texts>", line=number)
-        examples, spans = [], []
-        for number, (text, encoded) in enumerate(zip(given, tokenizer.encode(given, specials=True), strict=True)):
-            places = np.flatnonzero(encoded.ids == tokenizer.mask_id)
-            if not len(places):
-                raise DataError(
-                    f"{text[:40]!r} has no {tokenizer.token(tokenizer.mask_id)} to fill",
-                    path="<texts>",
-                    line=number + 1,
-                )
-            if len(encoded.ids) + 2 > self.max_length:
-                raise DataError(
-                    f"the text has {len(encoded.ids)} tokens, the model reads {self.max_length - 2}; shorten it",
-                    path="<texts>",
-                    line=number + 1,
-                )
-            spans.append(encoded.offsets[places])
-            reads = {
-                name: Read(rows=places + 1, groups=np.ones(len(places), int))
-                if name == "masked"
-                else Read(rows=np.array([0]), groups=np.array([1]))
-                for name in self.model.network.heads
-            }
-            examples.append(Example((Piece(with_specials(encoded.ids, tokenizer)),), reads))
-        return [
-            [
-                _fillings(logits, span, tokenizer, mask, top)
-                for mask, (logits, span) in enumerate(zip(answer.scores["masked"], places, strict=True))
-            ]
-            for answer, places in zip(self.engine.answers(examples), spans, strict=True)
-        ]
+        filler = self.filler(top=top)
+        records = [Record({"text": text}, "<texts>", number) for number, text in enumerate(given, start=1)]
+        return [filled["masks"] for filled in filler.answer(records, filler.encode(records))]
 
+    def filler(self, *, top: int = 5) -> Predictor:
+        """The same model with filling masks as its task: `predict` gives {"masks": what `fill_mask` gives for a text}.
 
-def _fillings(logits: np.ndarray, span: np.ndarray, tokenizer: Any, mask: int, top: int) -> dict[str, Any]:
-    """The most probable pieces for one mask; special tokens are no answer."""
-    logits = np.where(tokenizer.special, -np.inf, logits[: tokenizer.size]).astype(np.float64)
-    probabilities = np.exp(logits - logits.max())
-    probabilities /= probabilities.sum()
-    best = np.argsort(-probabilities, kind="stable")[: min(top, int(np.sum(~tokenizer.special)))]
-    return {
-        "mask": mask,
-        "start": int(span[0]),
-        "end": int(span[1]),
-        "fillings": [{"token": tokenizer.token(int(i)), "score": round(float(probabilities[i]), 6)} for i in best],
-    }
+        Raises:
+            ModelError: the model has no masked-LM head.
+        """
+        if not self.can_fill_masks:
+            raise ModelError(f"{self._name}: this model has no masked-LM head; give a pre-trained model")
+        other = copy.copy(self)
+        other.model = replace(self.model, task=FillTask(self.model.tokenizer, top=top))
+        return other
+
+    # -------------------------------------------------------------------------------------------- attention
+
+    def attention(self, text: str, text_b: str | None = None) -> dict[str, Any]:
+        """Which token looks at which, in every layer and head, for one text or two.
+
+        Returns:
+            tokens:   the t pieces, [CLS] and [SEP] among them
+            segments: (t,) 0 in the first text, 1 in the second
+            weights:  (layers, heads, t, t) float32; row i is how token i weighs all tokens, and sums to one
+            dropped:  tokens at the end that the model has no room for
+            cross:    of a model that writes, for one text: what it wrote ("tokens"), the source ("keys") and how each
+                      token written weighs those of the source ("weights", (layers, heads, written, source))
+
+        Raises:
+            DataError: a text is empty, or none.
+        """
+        given = [text] if text_b is None else [text, text_b]
+        for number, one in enumerate(given, start=1):
+            if not isinstance(one, str):
+                raise DataError(f"a text was wanted, found {type(one).__name__}", path="<texts>", line=number)
+        tokenizer = self.model.tokenizer
+        pieces = tokenizer.encode(given, specials=True)
+        for number, one in enumerate(pieces, start=1):
+            if not len(one.ids):
+                raise DataError("the text is empty: there is nothing to look at", path="<texts>", line=number)
+        if text_b is None:
+            (piece, *_), coverage = single(pieces[0], tokenizer, record=0, max_length=self.max_length, windows=1)
+        else:
+            piece, coverage = pair(pieces[0], pieces[1], tokenizer, record=0, max_length=self.max_length)
+        with torch.inference_mode():
+            tokens = pack([Example((piece,), {})]).tokens.to(self.engine.device)
+            weights = torch.stack([layer[0] for layer in self.model.network.encoder.attention(tokens)])
+        shown = {
+            "tokens": [tokenizer.token(int(id)) for id in piece.input_ids],
+            "segments": tokens.segment_ids.tolist(),
+            "weights": weights.float().cpu().numpy(),
+            "dropped": coverage.dropped,
+        }
+        if text_b is None and self.model.task is not None and self.model.task.name == "generate":
+            (written,) = self.generate([text], return_attention=True)  # pyright: ignore[reportAttributeAccessIssue]
+            names = {"tokens": "target_tokens", "keys": "source_tokens", "weights": "attention"}
+            shown["cross"] = {name: written[theirs] for name, theirs in names.items()}
+        return shown
 
 
 def segmented(records: Sequence[Record], segmenter: Predictor) -> list[Record]:

@@ -99,9 +99,13 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
         self.output = nn.Linear(hidden_size, hidden_size)
 
+    def project(self, x: Float[Tensor, "T D"]) -> tuple[Float[Tensor, "T H K"], ...]:
+        """Queries, keys and values of all heads."""
+        return self.qkv(x).view(len(x), 3, self.heads, -1).unbind(1)
+
     def mix(self, x: Float[Tensor, "T D"], tokens: Tokens) -> Float[Tensor, "T D"]:
         """The weighted values of all heads side by side, before the output product."""
-        q, k, v = self.qkv(x).view(len(x), 3, self.heads, -1).unbind(1)
+        q, k, v = self.project(x)
         dropout = self.dropout if self.training else 0.0
         return attend(q, k, v, tokens, tokens, dropout=dropout, salt=self.salt).reshape(len(x), -1)
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from bothways.batch import Tokens
 from bothways.errors import ConfigError
-from bothways.nn.attention import SelfAttention
+from bothways.nn.attention import SelfAttention, attention_weights
 from bothways.nn.dropout import Dropout
 from bothways.nn.layers import Layers
 
@@ -196,6 +196,16 @@ class Encoder(nn.Module):
         for layer in self.layers:
             states.append(layer(states[-1], tokens))
         return states
+
+    def attention(self, tokens: Tokens) -> list[list[Float[Tensor, "H t t"]]]:
+        """Which token looks at which: by layer, by sequence, the weights of its heads."""
+        weights, x = [], self.embeddings(tokens)
+        for layer in self.layers:
+            assert isinstance(layer, EncoderLayer)
+            q, k, _ = layer.attention.project(x)
+            weights.append(attention_weights(q, k, tokens, tokens))
+            x = layer(x, tokens)
+        return weights
 
 
 def initialise(module: nn.Module, deviation: float) -> None:

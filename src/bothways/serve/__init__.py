@@ -1,1 +1,1 @@
-"""A model answering over HTTP."""
+"""Models behind HTTP: the batcher, the routes, the page, and clients for them."""

@@ -1,0 +1,104 @@
+"""`bothways serve`: models behind HTTP, with a page to try them on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from bothways import config
+from bothways.config import FLAT, Common
+from bothways.errors import ConfigError
+from bothways.serve.limits import Limits
+
+if TYPE_CHECKING:
+    from bothways.infer.predictor import Predictor
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Serve models over HTTP, with a page to try them on."""
+
+    models: tyro.conf.Positional[list[str]] = field(default_factory=list)
+    """folders of models or runs, or names on the hub, each also as NAME=FOLDER; none: the built-in model"""
+    port: int = 8000
+    """0: any free one"""
+    host: str = "127.0.0.1"
+    """who may reach it; 0.0.0.0: every machine of the network"""
+    api_key: str | None = None
+    """asked for on every route but /health; also read from the environment, BOTHWAYS_API_KEY"""
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    """of the products"""
+    limits: Annotated[Limits, FLAT] = field(default_factory=Limits)
+    common: Annotated[Common, FLAT] = field(default_factory=Common)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"port is {self.port}; wanted a number from 0 to 65535")
+        if self.api_key is not None and not re.fullmatch(r"[\x21-\x7e]+", self.api_key):
+            raise ConfigError("the key must be of ASCII letters, digits and signs, without spaces, and not empty")
+
+
+def run(argv: list[str]) -> int:
+    """Serve until a signal comes."""
+    wanted = config.load(Serve, argv, prog="bothways serve")
+    # Batches have ever new shapes, and oneDNN would keep a prepared kernel for each of a thousand of them.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
+    from bothways.serve.app import App
+    from bothways.serve.server import listen
+    from bothways.serve.server import run as serve
+
+    named = names_of(wanted.models or ["builtin"])
+    key = wanted.api_key or os.environ.get("BOTHWAYS_API_KEY") or None
+    with listen(wanted.host, wanted.port) as listening:  # before the models are loaded, which may take long
+        app = App(_loaded(named, wanted), limits=wanted.limits, api_key=key)
+        logging.basicConfig(
+            level=logging.WARNING if wanted.common.quiet else logging.INFO,
+            stream=sys.stderr,
+            format="%(asctime)s %(levelname)s %(message)s",
+        )
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        host, port = listening.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        print(f"serving {', '.join(named)} on http://{shown}:{port}", flush=True)
+        if key is None and wanted.host not in LOOPBACK:
+            print(
+                "anyone who can reach this machine may use it; --api-key K asks for a key", file=sys.stderr, flush=True
+            )
+        return serve(app, listening)
+
+
+def names_of(given: list[str]) -> dict[str, str]:
+    """Each model's folder by the name that clients use: NAME=FOLDER, else the folder's own, of a run its run's.
+
+    Raises:
+        ConfigError: two of one name, or a name that is empty or has control characters.
+    """
+    named: dict[str, str] = {}
+    for one in given:
+        name, equals, folder = one.partition("=")
+        if not equals or Path(one).exists():
+            folder = one
+            path = Path(one)
+            name = path.resolve().parent.name if path.name == "model" and path.exists() else path.name or one
+        if not name or not name.isprintable() or not folder:
+            raise ConfigError(f"{one!r} gives no name and folder; wanted FOLDER or NAME=FOLDER")
+        if name in named:
+            raise ConfigError(f"two models are called {name!r}; name one of them: other={folder}")
+        named[name] = folder
+    return named
+
+
+def _loaded(named: dict[str, str], wanted: Serve) -> dict[str, Predictor]:
+    from bothways.infer.predictor import load
+
+    device, precision = wanted.common.device, wanted.precision
+    return {name: load(folder, device=device, precision=precision) for name, folder in named.items()}

@@ -1,0 +1,86 @@
+"""The application: loaded models behind the routes, warmed up when it starts, drained when it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from bothways import __version__
+from bothways.infer.predictor import Predictor
+from bothways.serve import problems
+from bothways.serve.gate import Gate
+from bothways.serve.limits import Limits
+from bothways.serve.logs import told_safely
+from bothways.serve.metrics import Metrics
+from bothways.serve.routes import embeddings, generate, page, predict, state, texts
+from bothways.serve.service import Models, Served
+
+log = logging.getLogger("bothways.serve")
+
+
+class App:
+    """The models behind their routes. `gate` is the ASGI application; a server asks and tells the rest."""
+
+    def __init__(
+        self, predictors: Mapping[str, Predictor], *, limits: Limits | None = None, api_key: str | None = None
+    ) -> None:
+        self.limits, self.metrics = limits or Limits(), Metrics()
+        workers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="bothways-texts")
+        self.models = Models(
+            [
+                Served(name, predictor, limits=self.limits, metrics=self.metrics, workers=workers)
+                for name, predictor in predictors.items()
+            ]
+        )
+        self._workers, self._warm = workers, False
+        self.api = FastAPI(
+            title="Bothways",
+            version=__version__,
+            description="Texts read both ways: labels, entities, words, answers, vectors, masks, new text.",
+            docs_url=None,
+            redoc_url=None,
+            redirect_slashes=False,
+            lifespan=self._lifespan,
+        )
+        self.api.state.models, self.api.state.metrics, self.api.state.status = self.models, self.metrics, self.status
+        for group in (predict, embeddings, generate, texts, state, page):
+            self.api.include_router(group.routes)
+        problems.install(self.api)
+        self.gate = Gate(self.api, limits=self.limits, metrics=self.metrics, api_key=api_key)
+
+    def status(self) -> str:
+        """ok, starting, stopping, or out of order (a model's thread has died)."""
+        if self.gate.stopping:
+            return "stopping"
+        if not self._warm:
+            return "starting"
+        return "ok" if all(served.batcher.alive for served in self.models.all) else "out of order"
+
+    def stop(self) -> None:
+        """From now on not ready, and each connection is closed after its next answer."""
+        self.gate.stopping = True
+
+    @asynccontextmanager
+    async def _lifespan(self, api: FastAPI) -> AsyncIterator[None]:
+        warming = asyncio.create_task(self._warm_up())
+        yield
+        warming.cancel()
+        self.stop()
+        for served in self.models.all:
+            await asyncio.to_thread(served.batcher.close, 5.0)
+        self._workers.shutdown(wait=False, cancel_futures=True)
+
+    async def _warm_up(self) -> None:
+        """Let each model answer once, so that the first client does not wait for what PyTorch sets up."""
+        for served in self.models.all:
+            try:
+                _ = served.routes  # makes its predictors
+                await served.call(lambda served=served: served.predictor.attention("warm up"))
+            except Exception as error:  # it may still answer; whoever asks is told what is wrong
+                log.error("%s could not warm up: %s", served.name, told_safely(error))
+        self._warm = True

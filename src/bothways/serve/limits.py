@@ -1,0 +1,80 @@
+"""What one request, and all that wait, may cost the server; checked before any text is tokenised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from bothways.data.record import Record
+from bothways.errors import ConfigError
+
+MAX_CHOICES = 64  # a context is read once for each option, so options multiply what a request costs
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the server takes; beyond it a request is refused with a 4xx that says which limit and by how much."""
+
+    max_body_bytes: int = 2 << 20
+    """bytes of a request's body"""
+    max_texts: int = 256
+    """texts or records in a request"""
+    max_characters: int = 100_000
+    """characters of one text or record"""
+    max_queue_tokens: int = 65_536
+    """tokens that may wait for one model; past them a request gets 429 at once"""
+    batch_tokens: int = 4096
+    """tokens computed together"""
+    wait_ms: float = 2.0
+    """how long a text waits, at most, for others to be computed with"""
+    deadline_s: float = 60.0
+    """seconds that a request may take; past them it gets 504, and what still waits is not computed"""
+    body_s: float = 20.0
+    """seconds in which a request's body must have come"""
+    drain_s: float = 30.0
+    """seconds that requests in flight have to be answered when the server is asked to stop"""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            least = 0 if field.name in ("wait_ms", "drain_s") else 0.01 if field.type == "float" else 1
+            if not least <= value < 1e9:
+                raise ConfigError(f"{field.name} is {value}; wanted a number from {least} to 999999999")
+
+
+def strings_in(value: Any) -> Iterator[str]:
+    """Every string in JSON, however deep; names of fields are none."""
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+
+
+def too_much(records: Sequence[Record], limits: Limits) -> str | None:
+    """What is wrong with so many records, or with one of them; None: nothing."""
+    if not records:
+        return "there is no text; send at least one"
+    if len(records) > limits.max_texts:
+        return f"there are {len(records):,} texts; at most {limits.max_texts:,} are taken in one request"
+    for number, record in enumerate(records, 1):
+        characters = sum(map(len, strings_in(record.fields)))
+        if characters > limits.max_characters:
+            return (
+                f"text {number} has {characters:,} characters; at most {limits.max_characters:,} are taken: "
+                "send it in parts"
+            )
+        choices = record.fields.get("choices")
+        if isinstance(choices, list) and len(choices) > MAX_CHOICES:
+            return f"text {number} has {len(choices):,} choices; at most {MAX_CHOICES} are taken"
+    return None
+
+
+def likely_tokens(records: Sequence[Record]) -> int:
+    """About how many tokens the records have: three bytes of UTF-8 are a Chinese character, or a piece of a word."""
+    return sum(len(text.encode("utf-8", "surrogatepass")) // 3 + 3 for r in records for text in strings_in(r.fields))

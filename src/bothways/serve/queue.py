@@ -1,0 +1,293 @@
+"""The batcher: one queue and one thread a model; what waits together is computed together, up to a number of tokens."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from bothways.batch import Example
+from bothways.infer.engine import Engine
+from bothways.serve.logs import told_safely
+from bothways.tasks.base import Answer
+
+log = logging.getLogger("bothways.serve")
+
+
+class QueueFull(Exception):
+    """More tokens wait than may; `retry_after` seconds from now there should be room."""
+
+    def __init__(self, waiting: int, retry_after: int) -> None:
+        super().__init__(f"{waiting:,} tokens are waiting already; try again in {retry_after} s")
+        self.retry_after = retry_after
+
+
+class TooLong(Exception):
+    """One request has more tokens than the queue holds: it could never be taken."""
+
+
+class Late(Exception):
+    """The deadline passed while the work was waiting; it was not computed."""
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """What one request wants of the model: the answers to its examples, or a call that needs the model for itself."""
+
+    engine: Engine | None
+    examples: Sequence[Example]
+    deadline: float  # by time.monotonic()
+    since: float
+    call: Callable[[], Any] | None = None
+    waiting: int = 0  # tokens not yet computed
+    taken: int = 0  # examples handed to the model
+    answers: list[Answer] = field(default_factory=list)
+    future: Future[Any] = field(default_factory=Future)
+
+
+class Admission:
+    """A request's place in the count of tokens, from before it is tokenised until it is in the queue."""
+
+    def __init__(self, batcher: Batcher, tokens: int) -> None:
+        self._batcher, self.tokens = batcher, tokens
+
+    def submit(self, engine: Engine, examples: Sequence[Example], *, deadline: float) -> Future[list[Answer]]:
+        """Queue the examples; cancelling the future takes them out again.
+
+        Raises:
+            QueueFull: with the tokens that there turned out to be, they are too many for now.
+            TooLong: they are too many for ever.
+        """
+        tokens = sum(example.tokens for example in examples)
+        return self._batcher._enter(self, Job(engine, examples, deadline, time.monotonic(), waiting=tokens))
+
+    def call(self, function: Callable[[], Any], *, deadline: float, tokens: int = 1) -> Future[Any]:
+        """Queue a call that has the model for itself while it runs: a step of generating."""
+        return self._batcher._enter(self, Job(None, (), deadline, time.monotonic(), call=function, waiting=tokens))
+
+
+class Batcher:
+    """Runs one model, in one thread, for all requests of all tasks.
+
+    Work is taken in the order it came. What came in while the model was busy is computed together, and a text that
+    finds the model idle waits `wait_s` for company. A client that has gone cancels its future, and its work is
+    dropped. An error in a batch is looked for job by job, so that it is told only to whoever caused it.
+
+    batch_tokens:     computed together at most (or one example)
+    max_queue_tokens: that may wait, admitted or queued
+    observe:          hears of (tokens, seconds) of each batch
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_tokens: int,
+        max_queue_tokens: int,
+        wait_s: float,
+        observe: Callable[[int, float], None] = lambda tokens, seconds: None,
+    ) -> None:
+        self.batch_tokens, self.max_queue_tokens, self.wait_s = batch_tokens, max_queue_tokens, wait_s
+        self._observe = observe
+        self._queue: deque[Job] = deque()
+        self._changed = threading.Condition()
+        self._queued = 0  # tokens in the queue
+        self._admitted = 0  # tokens of requests that are being tokenised, as far as one can tell
+        self._rate = 0.0  # tokens a second, lately
+        self._closing = False
+        self._thread = threading.Thread(target=self._work, name="bothways-batcher", daemon=True)
+        self._thread.start()
+
+    # ------------------------------------------------------------------------------------- what requests call
+
+    @contextmanager
+    def admit(self, tokens: int) -> Iterator[Admission]:
+        """Count about `tokens` as waiting, until they are queued or the block ends.
+
+        Raises:
+            QueueFull: there is no room now. An idle model takes any request.
+        """
+        with self._changed:
+            self._make_sure_of_room(tokens)
+            self._admitted += tokens
+        admission = Admission(self, tokens)
+        try:
+            yield admission
+        finally:
+            with self._changed:
+                self._admitted -= admission.tokens
+                admission.tokens = 0
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Tokens queued or admitted."""
+        return self._queued + self._admitted
+
+    @property
+    def waiting_jobs(self) -> int:
+        """Jobs in the queue."""
+        return len(self._queue)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive() and not self._closing
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Finish what is queued and end the thread; whether it ended within `timeout` seconds."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    # ---------------------------------------------------------------------------------------------- the queue
+
+    def _make_sure_of_room(self, tokens: int) -> None:
+        waiting = self.waiting_tokens
+        if waiting and waiting + tokens > self.max_queue_tokens:
+            seconds = math.ceil(waiting / self._rate) if self._rate else 1
+            raise QueueFull(waiting, min(max(seconds, 1), 60))
+
+    def _enter(self, admission: Admission, job: Job) -> Future[Any]:
+        with self._changed:
+            if self._closing:
+                raise QueueFull(self.waiting_tokens, 1)
+            self._admitted -= admission.tokens
+            admission.tokens = 0
+            if job.waiting > self.max_queue_tokens:
+                raise TooLong(
+                    f"the request has {job.waiting:,} tokens; at most {self.max_queue_tokens:,} are taken at once: "
+                    "send fewer or shorter texts"
+                )
+            self._make_sure_of_room(job.waiting)
+            self._queued += job.waiting
+            self._queue.append(job)
+            self._changed.notify()
+        job.future.add_done_callback(lambda future: self._forget(job) if future.cancelled() else None)
+        return job.future
+
+    def _forget(self, job: Job) -> None:
+        """Take a job out of the queue, if it is still there."""
+        with self._changed:
+            if job in self._queue:
+                self._queue.remove(job)
+                self._queued -= job.waiting
+                job.waiting = 0
+
+    # --------------------------------------------------------------------------------------------- the thread
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not self._queue and not self._closing:
+                    self._changed.wait()
+                if not self._queue:
+                    return
+                self._let_it_fill()
+                late, batch = self._take()
+            for job in late:
+                _settle(job.future, error=Late())
+            if batch:
+                self._run(batch)
+
+    def _let_it_fill(self) -> None:
+        """Wait until the oldest job has waited long enough or a batch is full."""
+        while self._queue and self._queue[0].call is None and self._queued < self.batch_tokens and not self._closing:
+            left = self._queue[0].since + self.wait_s - time.monotonic()
+            if left <= 0:
+                return
+            self._changed.wait(left)
+
+    def _take(self) -> tuple[list[Job], list[tuple[Job, Sequence[Example]]]]:
+        """Jobs whose time is over, and the next batch: each job with those of its examples that are in it."""
+        now = time.monotonic()
+        late = [job for job in self._queue if job.deadline <= now]
+        for job in late:
+            self._queue.remove(job)
+            self._queued -= job.waiting
+        if not self._queue:
+            return late, []
+        first = self._queue[0]
+        if first.call is not None:
+            self._queue.popleft()
+            self._queued -= first.waiting
+            return late, [(first, ())]
+        batch: list[tuple[Job, Sequence[Example]]] = []
+        tokens, ended = 0, []
+        for job in self._queue:
+            if job.engine is not first.engine:
+                continue
+            begin = job.taken
+            while job.taken < len(job.examples):
+                more = job.examples[job.taken].tokens
+                if tokens and tokens + more > self.batch_tokens:
+                    break
+                tokens += more
+                job.waiting -= more
+                job.taken += 1
+            if job.taken > begin or not job.examples:
+                batch.append((job, job.examples[begin : job.taken]))
+            if job.taken == len(job.examples):
+                ended.append(job)
+            if tokens >= self.batch_tokens or job.taken < len(job.examples):
+                break
+        self._queued -= tokens
+        for job in ended:
+            self._queue.remove(job)
+        return late, batch
+
+    def _run(self, batch: list[tuple[Job, Sequence[Example]]]) -> None:
+        first = batch[0][0]
+        if first.call is not None:
+            try:
+                with torch.inference_mode():
+                    _settle(first.future, first.call())
+            except Exception as error:
+                self._failed(first, error)
+            return
+        engine = first.engine
+        assert engine is not None
+        examples = [example for _, part in batch for example in part]
+        begun = time.monotonic()
+        try:
+            answers = iter(engine.run(examples) if examples else ())
+        except Exception as error:
+            if len(batch) == 1:
+                self._failed(first, error)
+            else:  # somebody's text is at fault: only its owner shall hear of it
+                for one in batch:
+                    self._run([one])
+            return
+        seconds, tokens = time.monotonic() - begun, sum(example.tokens for example in examples)
+        if seconds > 0:
+            self._rate = 0.7 * self._rate + 0.3 * tokens / seconds if self._rate else tokens / seconds
+        self._observe(tokens, seconds)
+        for job, part in batch:
+            job.answers += [next(answers) for _ in part]
+            if len(job.answers) == len(job.examples):
+                _settle(job.future, job.answers)
+
+    def _failed(self, job: Job, error: Exception) -> None:
+        log.error("a batch failed: %s", told_safely(error))
+        self._forget(job)
+        _settle(job.future, error=error)
+
+
+def _settle(future: Future[Any], result: Any = None, *, error: Exception | None = None) -> None:
+    """Give the future its result, unless its owner has gone in the meantime."""
+    try:
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+    except InvalidStateError:
+        pass

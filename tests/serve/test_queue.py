@@ -1,0 +1,217 @@
+"""The batcher: batches by tokens, errors to their owners only, and nothing run that nobody waits for."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bothways.batch import Example, Piece, Read
+from bothways.serve.queue import Batcher, Late, QueueFull, TooLong
+from bothways.tasks.base import Answer
+
+FAR = time.monotonic() + 3600
+
+
+def example(tokens: int, tag: str = "") -> Example:
+    return Example((Piece(np.zeros(tokens, int)),), {tag: Read(np.zeros(0, int), np.zeros(0, int))})
+
+
+class Engine:
+    """Answers with the example itself; waits while `gate` is closed; an example tagged "bad" breaks it."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[Example]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+
+    def run(self, examples: list[Example]) -> list[Answer]:
+        self.entered.set()
+        assert self.gate.wait(20)
+        self.batches.append(list(examples))
+        if any("bad" in one.reads for one in examples):
+            raise ValueError("bad")
+        return [Answer(one, {}) for one in examples]
+
+    def sizes(self) -> list[list[int]]:
+        return [[one.tokens for one in batch] for batch in self.batches]
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return Engine()
+
+
+@pytest.fixture
+def batcher() -> Iterator[Batcher]:
+    one = Batcher(batch_tokens=100, max_queue_tokens=1000, wait_s=0.0)
+    yield one
+    assert one.close(20)
+
+
+def submit(batcher: Batcher, engine: Any, *sizes: int, tag: str = "", deadline: float = FAR) -> Any:
+    with batcher.admit(sum(sizes)) as admission:
+        return admission.submit(engine, [example(size, tag) for size in sizes], deadline=deadline)
+
+
+def busy(batcher: Batcher, engine: Engine) -> Any:
+    """The model at work on one job until `engine.gate` is opened, so that a queue can form."""
+    engine.gate.clear()
+    engine.entered.clear()
+    first = submit(batcher, engine, 7)
+    assert engine.entered.wait(20)
+    return first
+
+
+def test_what_waits_together_is_computed_together_up_to_the_budget(batcher: Batcher, engine: Engine) -> None:
+    first = busy(batcher, engine)
+    others = [submit(batcher, engine, size) for size in (40, 50, 20, 130, 10, 30)]
+    assert batcher.waiting_tokens == 280
+    engine.gate.set()
+    for size, future in zip((7, 40, 50, 20, 130, 10, 30), [first, *others], strict=True):
+        assert [answer.example.tokens for answer in future.result(20)] == [size]
+    assert engine.sizes() == [[7], [40, 50], [20], [130], [10, 30]]
+    assert batcher.waiting_tokens == batcher.waiting_jobs == 0
+
+
+def test_a_large_job_is_computed_in_parts_and_answered_once_in_order(batcher: Batcher, engine: Engine) -> None:
+    first = busy(batcher, engine)
+    large, small = submit(batcher, engine, 60, 30, 50, 40, 90), submit(batcher, engine, 8)
+    engine.gate.set()
+    assert [answer.example.tokens for answer in large.result(20)] == [60, 30, 50, 40, 90]
+    assert small.result(20)
+    assert first.result(20)
+    assert engine.sizes() == [[7], [60, 30], [50, 40], [90, 8]]
+
+
+def test_a_job_without_examples_is_answered(batcher: Batcher, engine: Engine) -> None:
+    assert submit(batcher, engine).result(20) == []
+
+
+def test_an_idle_model_waits_for_company(engine: Engine) -> None:
+    batcher = Batcher(batch_tokens=100, max_queue_tokens=1000, wait_s=30.0)
+    futures = [submit(batcher, engine, 30), submit(batcher, engine, 30), submit(batcher, engine, 40)]
+    assert all(future.result(20) for future in futures)  # a full batch does not wait
+    assert engine.sizes() == [[30, 30, 40]]
+    last = submit(batcher, engine, 1)
+    assert batcher.close(20)  # nor does the last one when the server stops
+    assert last.result(0)
+
+
+def test_cancelled_work_never_runs(batcher: Batcher, engine: Engine) -> None:
+    first = busy(batcher, engine)
+    gone = [submit(batcher, engine, 2, tag="gone") for _ in range(200)]
+    kept = submit(batcher, engine, 3)
+    assert batcher.waiting_jobs == 201
+    assert all(future.cancel() for future in gone)
+    assert (batcher.waiting_jobs, batcher.waiting_tokens) == (1, 3)
+    engine.gate.set()
+    assert first.result(20)
+    assert kept.result(20)
+    assert engine.sizes() == [[7], [3]]
+
+
+def test_work_past_its_deadline_never_runs(batcher: Batcher, engine: Engine) -> None:
+    first = busy(batcher, engine)
+    late = submit(batcher, engine, 5, deadline=time.monotonic() - 1)
+    kept = submit(batcher, engine, 6)
+    engine.gate.set()
+    with pytest.raises(Late):
+        late.result(20)
+    assert kept.result(20)
+    assert first.result(20)
+    assert engine.sizes() == [[7], [6]]
+    assert batcher.waiting_tokens == 0
+
+
+def test_one_bad_job_fails_alone(batcher: Batcher, engine: Engine) -> None:
+    busy(batcher, engine)
+    good = [submit(batcher, engine, 3) for _ in range(31)]
+    bad = submit(batcher, engine, 3, tag="bad")
+    engine.gate.set()
+    with pytest.raises(ValueError, match="bad"):
+        bad.result(20)
+    assert all(len(future.result(20)) == 1 for future in good)
+    assert batcher.alive
+
+
+def test_a_full_queue_refuses_and_says_when_to_come_back(batcher: Batcher, engine: Engine) -> None:
+    assert submit(batcher, engine, 50).result(20)
+    busy(batcher, engine)
+    submit(batcher, engine, 600)
+    with pytest.raises(QueueFull, match="600 tokens are waiting") as full:
+        submit(batcher, engine, 401)
+    assert 1 <= full.value.retry_after <= 60
+    submit(batcher, engine, 400)
+    engine.gate.set()
+
+
+def test_what_is_being_tokenised_counts_as_waiting(batcher: Batcher, engine: Engine) -> None:
+    with batcher.admit(900):
+        assert batcher.waiting_tokens == 900
+        with pytest.raises(QueueFull), batcher.admit(101):
+            pass
+    assert batcher.waiting_tokens == 0
+    with pytest.raises(RuntimeError), batcher.admit(900):
+        raise RuntimeError
+    assert batcher.waiting_tokens == 0
+
+
+def test_more_tokens_than_thought_are_refused_too(batcher: Batcher, engine: Engine) -> None:
+    busy(batcher, engine)
+    submit(batcher, engine, 900)
+    with batcher.admit(1) as admission, pytest.raises(QueueFull):
+        admission.submit(engine, [example(101)], deadline=FAR)  # type: ignore[arg-type]
+    assert batcher.waiting_tokens == 900
+    engine.gate.set()
+
+
+def test_what_could_never_be_taken_is_told_so(batcher: Batcher, engine: Engine) -> None:
+    with pytest.raises(TooLong, match="the request has 1,001 tokens; at most 1,000 are taken at once"):
+        submit(batcher, engine, 500, 501)
+    assert batcher.waiting_tokens == 0
+
+
+def test_engines_are_not_mixed(batcher: Batcher, engine: Engine) -> None:
+    other = Engine()
+    busy(batcher, engine)
+    futures = [submit(batcher, each, size) for each, size in ((other, 1), (engine, 2), (other, 3), (engine, 4))]
+    engine.gate.set()
+    assert all(future.result(20) for future in futures)
+    assert engine.sizes() == [[7], [2, 4]]
+    assert other.sizes() == [[1, 3]]
+
+
+def test_calls_take_their_turn(batcher: Batcher, engine: Engine) -> None:
+    busy(batcher, engine)
+    names = SimpleNamespace(seen=[])
+    with batcher.admit(1) as admission:
+        call = admission.call(lambda: names.seen.append(threading.current_thread().name) or "done", deadline=FAR)
+    with batcher.admit(1) as admission:
+        broken = admission.call(lambda: 1 / 0, deadline=FAR)
+    after = submit(batcher, engine, 2)
+    engine.gate.set()
+    assert call.result(20) == "done"
+    assert names.seen == ["bothways-batcher"]
+    with pytest.raises(ZeroDivisionError):
+        broken.result(20)
+    assert after.result(20)
+
+
+def test_closing_finishes_what_is_queued_and_takes_no_more(engine: Engine) -> None:
+    batcher = Batcher(batch_tokens=10, max_queue_tokens=1000, wait_s=0.0)
+    first = busy(batcher, engine)
+    futures = [submit(batcher, engine, 9) for _ in range(5)]
+    assert not batcher.close(0.01)
+    with pytest.raises(QueueFull):
+        submit(batcher, engine, 1)
+    engine.gate.set()
+    assert batcher.close(20)
+    assert all(future.result(0) for future in [first, *futures])
+    assert not batcher.alive
