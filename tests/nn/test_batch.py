@@ -30,20 +30,20 @@ def examples_of(shapes: list[list[int]], seed: int, *, decoder: bool) -> list[Ex
     examples = []
     for record, lengths in enumerate(shapes):
         pieces = tuple(piece(length, Origin(record, window)) for window, length in enumerate(lengths))
-        others = tuple(piece(int(rng.integers(1, 9)), Origin(record)) for _ in lengths) if decoder else None
-        total = sum(len(part.input_ids) for part in others or pieces)
+        other = piece(int(rng.integers(1, 9)), Origin(record)) if decoder else None
+        total = sum(len(part.input_ids) for part in ((other,) if other else pieces))
         reads = {}
         for head in ("one", "two"):
             groups = rng.integers(1, 4, rng.integers(0, 4))
             rows = rng.integers(0, total, groups.sum())
             reads[head] = Read(rows, groups, labels=rows * 7 + record, weight=float(len(groups)))
-        examples.append(Example(pieces, reads, decoder=others, seed=mix_seed(3, record)))
+        examples.append(Example(pieces, reads, decoder=other, seed=mix_seed(3, record)))
     return examples
 
 
 def ids_of(example: Example) -> np.ndarray:
     """The ids that `Read.rows` counts over."""
-    return np.concatenate([piece.input_ids for piece in example.decoder or example.pieces])
+    return np.concatenate([piece.input_ids for piece in example.read_parts])
 
 
 def noise_by_id(batch: Batch) -> dict[int, int]:

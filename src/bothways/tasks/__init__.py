@@ -18,6 +18,7 @@ _TASKS = {
     "segment": "bothways.tasks.segment:SegmentTask",
     "slots": "bothways.tasks.slots:SlotsTask",
     "roles": "bothways.tasks.roles:RolesTask",
+    "generate": "bothways.tasks.generate:GenerateTask",
     "multi": "bothways.tasks.multi:MultiTask",
     "pretrain": "bothways.tasks.pretraining:PretrainTask",
 }
@@ -29,6 +30,7 @@ ARCHITECTURES = {  # classes of transformers, and the task that each is
     "BertForQuestionAnswering": "qa",
     "BertForMultipleChoice": "choice",
     "BertForTokenClassification": "tag",
+    "EncoderDecoderModel": "generate",
 }
 TRAINABLE = [name for name in _TASKS if name != "pretrain"]
 

@@ -48,7 +48,7 @@ class Training:
     def __post_init__(self) -> None:
         network = self.model.network
         if self.optim.attention_dropout is not None:
-            network.encoder.set_attention_dropout(self.optim.attention_dropout)
+            network.set_attention_dropout(self.optim.attention_dropout)
         network.to(self.device)
         self.optimizer = make_optimizer(network, self.optim)
         self.computing = pick_precision(self.precision, self.device)
