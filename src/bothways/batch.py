@@ -184,8 +184,8 @@ def pack(examples: Sequence[Example]) -> Batch:
     if examples[0].has_target:
         written = [0 if example.decoder is None else len(example.decoder.input_ids) for example in examples]
         by_source = np.lexsort((written, [example.source_tokens for example in examples]))
-        firsts = np.cumsum(counts) - counts
-        order = np.concatenate([np.arange(firsts[n], firsts[n] + counts[n]) for n in by_source])
+        bounds = [0, *np.cumsum(counts).tolist()]
+        order = np.concatenate([np.arange(bounds[n], bounds[n + 1]) for n in by_source.tolist()])
         row, starts = _lay_out(pieces, _seeds(examples, counts), order)
         sources = _bounded(row, [examples[n].source_tokens for n in by_source]) if counts.max() > 1 else row
         if examples[0].decoder is not None:

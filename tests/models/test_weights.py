@@ -21,7 +21,9 @@ from bothways.models.weights import MAX_HEADER
 from bothways.tasks.pretraining import PretrainTask
 
 Refused = Callable[..., str]
-NAMES = [name for rename in renames(Layers(2), "BertForSequenceClassification", prefixed=True) for name in rename.theirs]
+NAMES = [
+    name for rename in renames(Layers(2), "BertForSequenceClassification", prefixed=True) for name in rename.theirs
+]
 
 
 def reweigh(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:

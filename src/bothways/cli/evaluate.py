@@ -29,6 +29,8 @@ class Evaluate:
     """what products are computed in; all: one after the other, each with its scores"""
     columns: dict[str, str] = field(default_factory=dict)
     """--columns.text NAME: the field that holds the text"""
+    generate: dict[str, str] = field(default_factory=dict)
+    """--generate.beams 4 and other settings of decoding, as `bothways predict --help` has them"""
     common: Annotated[Common, FLAT] = field(default_factory=Common)
 
 
@@ -48,4 +50,6 @@ def _scores(wanted: Evaluate, precision: Any) -> dict[str, Any]:
     from bothways.infer.predictor import load
 
     predictor = load(wanted.model, device=wanted.common.device, precision=precision)
+    if wanted.generate:
+        predictor = predictor.with_options(**wanted.generate)
     return predictor.evaluate(wanted.data, columns=wanted.columns)

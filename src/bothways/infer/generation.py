@@ -1,8 +1,9 @@
-"""Examples whose targets shall be written: batched by the engine, streamed token by token, aligned with their sources."""
+"""Targets of examples: written in batches, streamed as they are written, aligned with their sources."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from bothways.batch import Batch, Example, Piece, Read, pack
 from bothways.nn.decoding import Written, write, write_stepwise
 from bothways.nn.decoding_settings import Writing
 from bothways.nn.network import TEXT, Network
+from bothways.text.tokenizer import Tokenizer
 
 ROWS = 512  # target tokens whose logits are made at once
 
@@ -40,7 +42,7 @@ def written(network: Network, examples: Sequence[Example], device: torch.device)
 
 
 def _together(examples: Sequence[Example]) -> Iterator[tuple[Writing, list[int]]]:
-    """The numbers of examples that are written in the same way and have all, or all no, target; as `pack` sorts them."""
+    """Numbers of examples that are written in one way and have all, or all no, target; in the order of `pack`."""
     groups: dict[tuple[Writing, bool], list[int]] = {}
     for number, example in enumerate(examples):
         groups.setdefault((example.decoding, example.decoder is None), []).append(number)
@@ -70,8 +72,37 @@ def _log_likelihoods(network: Network, batch: Batch, memory: Tensor) -> list[np.
     return [np.array([-part.sum(), len(part)]) for part in np.split(losses, target.groups[1:-1].cpu().numpy())]
 
 
-def stream(network: Network, example: Example, device: torch.device) -> Iterator[int]:
-    """The tokens of one example's target as they are written, greedily or by sampling, without the end."""
+def stream(
+    network: Network,
+    example: Example,
+    tokenizer: Tokenizer,
+    device: torch.device,
+    inferring: Callable[[], AbstractContextManager[None]],
+) -> Iterator[str]:
+    """The text of one example's target in pieces, as they are written, greedily or by sampling.
+
+    A piece is given out when the token after it is known, for that may take the space between them away.
+    """
+    ids: list[int] = []
+    told = before = ""
+    tokens = _tokens(network, example, device)
+    while True:
+        with inferring():  # not while the caller is at work on what was yielded
+            token = next(tokens, None)
+        if token is None:
+            break
+        ids.append(token)
+        text = tokenizer.decode(ids)
+        stable = text[: next((n for n, pair in enumerate(zip(text, before)) if pair[0] != pair[1]), len(before))]  # noqa: B905
+        if len(stable) > len(told):
+            yield stable[len(told) :]
+            told = stable
+        before = text
+    if len(before) > len(told):
+        yield before[len(told) :]
+
+
+def _tokens(network: Network, example: Example, device: torch.device) -> Iterator[int]:
     batch = pack([example]).to(device)
     assert batch.sources is not None
     memory = network.encoder(batch.tokens)
@@ -81,7 +112,9 @@ def stream(network: Network, example: Example, device: torch.device) -> Iterator
             yield token
 
 
-def alignment(network: Network, example: Example, target: dict[str, np.ndarray], device: torch.device) -> dict[str, Any]:
+def alignment(
+    network: Network, example: Example, target: dict[str, np.ndarray], device: torch.device
+) -> dict[str, Any]:
     """What each token of a target looked at when it was written.
 
     Returns:

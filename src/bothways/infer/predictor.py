@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -187,27 +186,7 @@ class Predictor:
         example = encoded.examples[0]
         if example.decoding.settings.beams > 1:
             raise ConfigError(f"beams is {example.decoding.settings.beams}; a stream needs beams 1")
-        return predictor._streamed(example)
-
-    def _streamed(self, example: Example) -> Iterator[str]:
-        ids: list[int] = []
-        told = ""
-        tokens = stream(self.model.network, example, self.engine.device)
-        while True:
-            with self.engine.inferring():  # not while the caller has what was yielded
-                token = next(tokens, None)
-            if token is None:
-                break
-            ids.append(token)
-            text = self.model.tokenizer.decode(ids)
-            # The last piece may still change: a space beside it goes when Chinese follows.
-            stable = text[: len(os.path.commonprefix([text, self.model.tokenizer.decode(ids[:-1])]))]
-            if len(stable) > len(told) and stable.startswith(told):
-                yield stable[len(told) :]
-                told = stable
-        text = self.model.tokenizer.decode(ids)
-        if text[len(told) :]:
-            yield text[len(told) :]
+        return stream(self.model.network, example, self.model.tokenizer, self.engine.device, self.engine.inferring)
 
     def _aligned(self, answer: Answer, *, attention: bool, content: bool) -> dict[str, Any]:
         with self.engine.inferring():

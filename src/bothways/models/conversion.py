@@ -77,7 +77,9 @@ _TEXT = [
 ]
 _ANY_HEAD = ("cls.", "classifier.", "qa_outputs.", "crf.")
 # Copies of tied weights and buffers that some releases of transformers wrote.
-_REDUNDANT = re.compile(r"((encoder|decoder)\.)?(bert\.)?embeddings\.position_ids|cls\.predictions\.decoder\.(weight|bias)")
+_REDUNDANT = re.compile(
+    r"((encoder|decoder)\.)?(bert\.)?embeddings\.position_ids|cls\.predictions\.decoder\.(weight|bias)"
+)
 _UNTIED = "decoder.cls.predictions.decoder.weight"  # of an encoder-decoder
 _BIAS, _OWN_BIAS = "decoder.cls.predictions.bias", "decoder.cls.predictions.decoder.bias"
 _DECODER, _WORDS = "cls.predictions.decoder.weight", re.compile(r"(bert\.)?embeddings\.word_embeddings\.weight")
@@ -182,8 +184,9 @@ def from_theirs(weights: Mapping[str, Tensor], layers: Layers, architecture: str
     if modern:
         unknown = sorted(modern)
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        told = f"{layers.encoder} + {layers.decoder}" if layers.decoder else f"{layers.encoder}"
         raise ModelError(
-            f"{where}: the weight {unknown[0]}{more} does not belong to a BERT of {layers} layers; "
+            f"{where}: the weight {unknown[0]}{more} does not belong to a BERT of {told} layers; "
             f"is num_hidden_layers in config.json right, and is this a BERT?"
         )
     return converted

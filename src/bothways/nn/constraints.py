@@ -54,11 +54,9 @@ def restricted(logits: Float[Tensor, "R V"], settings: Decoding) -> Float[Tensor
     return logits
 
 
-def drawn(
-    logits: Float[Tensor, "R V"], settings: Decoding, chances: Float[Tensor, " R"]
-) -> Int[Tensor, " R"]:
+def drawn(logits: Float[Tensor, "R V"], settings: Decoding, chances: Float[Tensor, " R"]) -> Int[Tensor, " R"]:
     """A token for each row: the one in whose share of the probabilities, laid end to end, the row's chance falls."""
     ends = restricted(logits, settings).double().softmax(-1).cumsum(-1)
-    # At most the last end, and so never a token without a share.
     wanted = chances.double()[:, None] * ends[:, -1:]
-    return torch.searchsorted(ends, wanted, right=True).squeeze(1).clamp_(max=logits.shape[1] - 1)
+    below = torch.nextafter(ends[:, -1:], torch.zeros_like(ends[:, -1:]))  # so that no token without a share is drawn
+    return torch.searchsorted(ends, torch.minimum(wanted, below), right=True).squeeze(1)

@@ -48,9 +48,7 @@ class CrossAttention(nn.Module):
     ) -> Float[Tensor, "T D"]:
         """Content vectors: the weighted values of all heads side by side, before the output product."""
         dropout = self.attention_dropout if self.training else 0.0
-        mixed = attend(
-            self.queries(x), *self.keys_values(memory), targets, sources, dropout=dropout, salt=self.salt
-        )
+        mixed = attend(self.queries(x), *self.keys_values(memory), targets, sources, dropout=dropout, salt=self.salt)
         return mixed.reshape(len(x), -1)
 
     def attended(
@@ -95,9 +93,7 @@ class Decoder(nn.Module):
             assert isinstance(cross, CrossAttention)
             yield layer, cross
 
-    def forward(
-        self, targets: Tokens, memory: Float[Tensor, "S D"], sources: Tokens
-    ) -> Float[Tensor, "T D"]:
+    def forward(self, targets: Tokens, memory: Float[Tensor, "S D"], sources: Tokens) -> Float[Tensor, "T D"]:
         """Vectors of all target tokens; `memory` has those of the source tokens, `sources` their bounds."""
         x = self.embeddings(targets)
         for layer, cross in self.layers():

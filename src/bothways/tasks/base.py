@@ -66,7 +66,7 @@ class Task(ABC):
 
     name: ClassVar[str]
     Settings: ClassVar[type]  # a dataclass of what can be set for this task
-    criterion: ClassVar[str]  # the metric by which the best epoch is chosen; larger is better
+    criterion: str  # the metric by which the best epoch is chosen; larger is better
     coefficients: ClassVar[dict[str, float]] = {}  # weights of the heads' losses where they are not 1
 
     @classmethod

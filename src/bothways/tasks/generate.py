@@ -65,7 +65,7 @@ class GenerateSettings:
     tied: bool = True
     """tokens are told by the decoder's own word embeddings; off: by a matrix of its own"""
     long: Long = "refuse"
-    """a source or target longer than the model: refuse it, read its first tokens, or a source in windows side by side"""
+    """what is longer than the model: refuse it, read its first tokens, or a source in windows side by side"""
     language: Literal["auto", "zh", "other"] = "auto"
     """of the targets, for the metrics: zh counts characters; auto looks at the training records"""
     criterion: Literal["bleu", "chrf", "rouge1", "rouge2", "rougeL", "log_likelihood"] = "bleu"
@@ -237,17 +237,13 @@ class GenerateTask(Task):
             )
         stride = min(32, room // 4)
         windows = 1 if self.settings.long == "first" else None
-        pieces, coverage = single(
-            text, tokenizer, record=number, max_length=max_length, windows=windows, stride=stride
-        )
+        pieces, coverage = single(text, tokenizer, record=number, max_length=max_length, windows=windows, stride=stride)
         origin = pieces[0].origin
         assert origin is not None
         pieces[0] = replace(pieces[0], origin=replace(origin, extra=tokenizer))
         return pieces, coverage
 
-    def _target(
-        self, record: Record, text: Text, writing: Writing, max_length: int
-    ) -> tuple[Piece, Read, int]:
+    def _target(self, record: Record, text: Text, writing: Writing, max_length: int) -> tuple[Piece, Read, int]:
         """What the decoder is given, what it shall answer, and how many tokens were cut."""
         if not len(text.ids):
             raise record.error("the target is empty (nothing but blanks or control characters); leave the record out")
@@ -354,15 +350,15 @@ class GenerateTask(Task):
             raise ModelError("config.json: encoder and decoder must be of one width (hidden_size)")
         names = [entry.name for entry in fields(EncoderConfig)]
         shape = {name: decoder[name] for name in names if decoder.get(name) not in (None, raw["encoder"].get(name))}
-        ids = {
-            name: next((part[key] for part in (generation, raw, decoder) if type(part.get(key)) is int), None)
-            for name, key in (("start", "decoder_start_token_id"), ("end", "eos_token_id"))
-        }
+        start, end = (
+            next((part[key] for part in (generation, raw, decoder) if type(part.get(key)) is int), None)
+            for key in ("decoder_start_token_id", "eos_token_id")
+        )
         settings = GenerateSettings(
             tied=bool(decoder.get("tie_word_embeddings", raw.get("tie_word_embeddings", True))),
             decoding=_decoding_of(generation),
         )
-        return cls(settings, shape=shape, **ids)
+        return cls(settings, shape=shape, start=start, end=end)
 
     def to_dict(self) -> dict[str, Any]:
         """Settings, language, shape and ids."""
@@ -375,8 +371,8 @@ class GenerateTask(Task):
     def from_dict(cls, saved: dict[str, Any]) -> GenerateTask:
         """The task that `to_dict` described."""
         settings = config.from_dict(GenerateSettings, saved["settings"])
-        ids = {name: saved.get(name) for name in ("start", "end")}
-        return cls(settings, saved["language"], shape=saved["shape"], **ids)
+        shape, start, end = saved["shape"], saved.get("start"), saved.get("end")
+        return cls(settings, saved["language"], shape=shape, start=start, end=end)
 
 
 _HAN = re.compile(f"[{HAN}]")
