@@ -38,6 +38,12 @@ SHAPE: dict[str, Any] = {
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Threads cost more than they give in so small a network."""
+    torch.set_num_threads(1)
+
+
 def theirs_of(*, tied: bool = True, scale: float = 0.1, **decoder: Any) -> Any:
     """A random model of transformers whose every parameter matters."""
     encoder = transformers.BertConfig(vocab_size=len(VOCABULARY), **SHAPE)
