@@ -67,13 +67,29 @@ class Example:
 
     pieces: tuple[Piece, ...]
     reads: dict[str, Read]
-    decoder: tuple[Piece, ...] | None = None  # the target side of an encoder-decoder, one a piece
+    decoder: Piece | None = None  # the target that an encoder-decoder is taught to write; heads read its rows then
+    decoding: Any = None  # how it shall write one by itself (nn/decoding_settings.py); None: it shall not
     seed: int = 0  # what dropout draws from: the same example gets the same noise wherever it is packed
 
     @property
     def tokens(self) -> int:
+        """Tokens that the layers will see: those of the encoder and those of a target to be taught."""
+        return self.source_tokens + (0 if self.decoder is None else len(self.decoder.input_ids))
+
+    @property
+    def source_tokens(self) -> int:
         """Tokens that the encoder will see."""
         return sum(len(piece.input_ids) for piece in self.pieces)
+
+    @property
+    def read_parts(self) -> tuple[Piece, ...]:
+        """The sequences that `Read.rows` counts over."""
+        return self.pieces if self.decoder is None else (self.decoder,)
+
+    @property
+    def has_target(self) -> bool:
+        """Whether its sequences are one source of which a target is written."""
+        return self.decoder is not None or self.decoding is not None
 
 
 # -------------------------------------------------------------------------------------------- device side
@@ -81,7 +97,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Tokens:
-    """N sequences end to end in one row of T tokens, shortest first. Nothing is padded."""
+    """N sequences end to end in one row of T tokens, about shortest first. Nothing is padded."""
 
     input_ids: Tensor  # (T,) int64
     segment_ids: Tensor  # (T,) int64: 0 in the first sentence, 1 in the second
@@ -119,7 +135,8 @@ class Batch:
     target_index: Tensor  # (M,) int64: one gather for all heads
     targets: dict[str, Target]  # one a head
     origin: list[Origin | None]  # host side, one a sequence, in the order of the examples' pieces
-    decoder: Tokens | None = None  # the target side of an encoder-decoder
+    decoder: Tokens | None = None  # the target side of an encoder-decoder, one sequence an example
+    sources: Tokens | None = None  # `tokens` with the bounds of examples: what each target's tokens attend to
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on `device`; `origin` stays where it is."""
@@ -131,9 +148,13 @@ class Batch:
             )
             for name, target in self.targets.items()
         }
+        tokens, sources = self.tokens.to(device), self.sources
+        if sources is not None:
+            sources = tokens if sources is self.tokens else sources.to(device)
         return replace(
             self,
-            tokens=self.tokens.to(device),
+            tokens=tokens,
+            sources=sources,
             decoder=None if self.decoder is None else self.decoder.to(device),
             target_index=self.target_index.to(device, non_blocking=True),
             targets=targets,
@@ -147,8 +168,10 @@ def pack(examples: Sequence[Example]) -> Batch:
     """Lay the sequences of `examples` end to end, shortest first, and point each head at the rows it reads.
 
     Shortest first because the CPU's attention works on runs of nearly equal length, which are then plain
-    slices. The order of examples is kept where it matters: in `target_index`, in labels and in `origin`. A head
-    that an example does not feed has no rows of it.
+    slices. With targets, examples are laid out shortest source first, those with equal sources shortest target
+    first, and targets in the same order: cross-attention pairs the n-th target with the n-th source, whose
+    sequences (windows of a long text) lie next to each other. The order of examples is kept where it matters: in
+    `target_index`, in labels and in `origin`. A head that an example does not feed has no rows of it.
 
     Raises:
         ValueError: no example.
@@ -156,13 +179,24 @@ def pack(examples: Sequence[Example]) -> Batch:
     if not examples:
         raise ValueError("pack() needs at least one example")
     pieces = [piece for example in examples for piece in example.pieces]
-    row, starts = _lay_out(pieces, _seeds(examples, len_of=lambda example: len(example.pieces)))
-    decoder = None
-    if examples[0].decoder is not None:
-        targets_side = [piece for example in examples for piece in example.decoder or ()]
-        decoder, starts = _lay_out(targets_side, _seeds(examples, len_of=lambda e: len(e.decoder or ())))
+    counts = np.array([len(example.pieces) for example in examples])
+    decoder = sources = None
+    if examples[0].has_target:
+        written = [0 if example.decoder is None else len(example.decoder.input_ids) for example in examples]
+        by_source = np.lexsort((written, [example.source_tokens for example in examples]))
+        bounds = [0, *np.cumsum(counts).tolist()]
+        order = np.concatenate([np.arange(bounds[n], bounds[n + 1]) for n in by_source.tolist()])
+        row, starts = _lay_out(pieces, _seeds(examples, counts), order)
+        sources = _bounded(row, [examples[n].source_tokens for n in by_source]) if counts.max() > 1 else row
+        if examples[0].decoder is not None:
+            targets_side = [example.decoder for example in examples if example.decoder is not None]
+            seeds = np.array([_mix(example.seed, _TARGET) for example in examples], dtype=np.int64)
+            decoder, starts = _lay_out(targets_side, seeds, by_source)
+    else:
+        order = np.argsort([len(piece.input_ids) for piece in pieces], kind="stable")
+        row, starts = _lay_out(pieces, _seeds(examples, counts), order)
 
-    first_piece = np.cumsum([0] + [len(e.decoder or e.pieces) for e in examples])
+    first_piece = np.cumsum([0] + [len(example.read_parts) for example in examples])
     heads = dict.fromkeys(head for example in examples for head in example.reads)
     index = [np.empty(0, dtype=np.int64)]  # for a bare encoder, which has no head
     targets: dict[str, Target] = {}
@@ -171,7 +205,7 @@ def pack(examples: Sequence[Example]) -> Batch:
         numbers = [number for number, example in enumerate(examples) if head in example.reads]
         reads = [examples[number].reads[head] for number in numbers]
         for number, read in zip(numbers, reads, strict=True):
-            parts = examples[number].decoder or examples[number].pieces
+            parts = examples[number].read_parts
             begin = starts[first_piece[number] : first_piece[number] + len(parts)]
             index.append(_globally(read.rows, parts, begin))
         count = sum(len(read.rows) for read in reads)
@@ -188,16 +222,25 @@ def pack(examples: Sequence[Example]) -> Batch:
     return Batch(
         tokens=row,
         decoder=decoder,
+        sources=sources,
         target_index=torch.from_numpy(np.concatenate(index).astype(np.int64)),
         targets=targets,
         origin=[piece.origin for piece in pieces],
     )
 
 
-def _seeds(examples: Sequence[Example], len_of: Any) -> np.ndarray:
+_TARGET = 1 << 20  # the number of the target among an example's sequences, for its dropout
+
+
+def _seeds(examples: Sequence[Example], counts: np.ndarray) -> np.ndarray:
     """One dropout seed a sequence; the sequences of one example differ (SimCSE packs one text twice)."""
     return np.array(
-        [_mix(example.seed, number) for example in examples for number in range(len_of(example))], dtype=np.int64
+        [
+            _mix(example.seed, number)
+            for example, count in zip(examples, counts, strict=True)
+            for number in range(count)
+        ],
+        dtype=np.int64,
     )
 
 
@@ -217,10 +260,9 @@ def mix_seed(*numbers: int) -> int:
     return seed
 
 
-def _lay_out(pieces: list[Piece], seeds: np.ndarray) -> tuple[Tokens, np.ndarray]:
-    """The packed row, and where each piece (in the given order) begins in it."""
+def _lay_out(pieces: list[Piece], seeds: np.ndarray, order: np.ndarray) -> tuple[Tokens, np.ndarray]:
+    """The packed row, the pieces in that order, and where each (in the order given) begins in it."""
     lengths = np.array([len(piece.input_ids) for piece in pieces])
-    order = np.argsort(lengths, kind="stable")
     ordered = lengths[order]
     bounds = np.concatenate([[0], np.cumsum(ordered)])
     starts = np.empty(len(pieces), dtype=np.int64)
@@ -239,12 +281,18 @@ def _lay_out(pieces: list[Piece], seeds: np.ndarray) -> tuple[Tokens, np.ndarray
             segment_ids=torch.from_numpy(segment_ids),
             position_ids=torch.from_numpy(position_ids.astype(np.int64)),
             cu_seqlens=torch.from_numpy(bounds.astype(np.int32)),
-            max_seqlen=int(ordered[-1]),
+            max_seqlen=int(ordered.max()),
             lengths=tuple(ordered.tolist()),
             noise=torch.from_numpy(noise),
         ),
         starts,
     )
+
+
+def _bounded(row: Tokens, lengths: list[int]) -> Tokens:
+    """The same row in sequences of these lengths."""
+    bounds = torch.from_numpy(np.cumsum([0, *lengths]).astype(np.int32))
+    return replace(row, cu_seqlens=bounds, max_seqlen=max(lengths), lengths=tuple(lengths), plans={})
 
 
 def _globally(rows: np.ndarray, parts: Iterable[Piece], begin: np.ndarray) -> np.ndarray:

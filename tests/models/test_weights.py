@@ -15,13 +15,15 @@ import safetensors.torch
 import torch
 
 from bothways.errors import ModelError
-from bothways.models.conversion import renames
+from bothways.models.conversion import Layers, renames
 from bothways.models.model import load, save, start_from
 from bothways.models.weights import MAX_HEADER
 from bothways.tasks.pretraining import PretrainTask
 
 Refused = Callable[..., str]
-NAMES = [name for rename in renames(2, "BertForSequenceClassification", prefixed=True) for name in rename.theirs]
+NAMES = [
+    name for rename in renames(Layers(2), "BertForSequenceClassification", prefixed=True) for name in rename.theirs
+]
 
 
 def reweigh(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:

@@ -30,20 +30,20 @@ def examples_of(shapes: list[list[int]], seed: int, *, decoder: bool) -> list[Ex
     examples = []
     for record, lengths in enumerate(shapes):
         pieces = tuple(piece(length, Origin(record, window)) for window, length in enumerate(lengths))
-        others = tuple(piece(int(rng.integers(1, 9)), Origin(record)) for _ in lengths) if decoder else None
-        total = sum(len(part.input_ids) for part in others or pieces)
+        other = piece(int(rng.integers(1, 9)), Origin(record)) if decoder else None
+        total = sum(len(part.input_ids) for part in ((other,) if other else pieces))
         reads = {}
         for head in ("one", "two"):
             groups = rng.integers(1, 4, rng.integers(0, 4))
             rows = rng.integers(0, total, groups.sum())
             reads[head] = Read(rows, groups, labels=rows * 7 + record, weight=float(len(groups)))
-        examples.append(Example(pieces, reads, decoder=others, seed=mix_seed(3, record)))
+        examples.append(Example(pieces, reads, decoder=other, seed=mix_seed(3, record)))
     return examples
 
 
 def ids_of(example: Example) -> np.ndarray:
     """The ids that `Read.rows` counts over."""
-    return np.concatenate([piece.input_ids for piece in example.decoder or example.pieces])
+    return np.concatenate([piece.input_ids for piece in example.read_parts])
 
 
 def noise_by_id(batch: Batch) -> dict[int, int]:
@@ -80,9 +80,11 @@ def test_sequences_lie_whole_and_shortest_first(shapes: list[list[int]], seed: i
     batch = pack(examples)
     sides = [(batch.tokens, [piece for example in examples for piece in example.pieces])]
     if batch.decoder is not None:
-        sides.append((batch.decoder, [piece for example in examples for piece in example.decoder or ()]))
+        sides.append((batch.decoder, [example.decoder for example in examples if example.decoder is not None]))
+    else:
+        assert list(batch.tokens.lengths) == sorted(batch.tokens.lengths)
     for tokens, pieces in sides:
-        assert list(tokens.lengths) == sorted(len(piece.input_ids) for piece in pieces)
+        assert sorted(tokens.lengths) == sorted(len(piece.input_ids) for piece in pieces)
         assert tokens.cu_seqlens.tolist() == np.cumsum([0, *tokens.lengths]).tolist()
         assert tokens.max_seqlen == max(tokens.lengths)
         by_first_id = {int(piece.input_ids[0]): piece for piece in pieces}
@@ -94,6 +96,31 @@ def test_sequences_lie_whole_and_shortest_first(shapes: list[list[int]], seed: i
             assert positions.tolist() == list(range(len(ids)))
         assert not by_first_id
     assert batch.origin == [piece.origin for example in examples for piece in example.pieces]
+
+
+@given(SHAPES, st.integers(0, 1 << 32))
+@settings(max_examples=50)
+def test_the_nth_target_is_of_the_nth_source(shapes: list[list[int]], seed: int) -> None:
+    """All sequences of a source lie next to each other, in order, and shorter sources come first."""
+    examples = examples_of(shapes, seed, decoder=True)
+    batch = pack(examples)
+    assert batch.sources is not None
+    assert batch.decoder is not None
+    assert list(batch.sources.lengths) == sorted(batch.sources.lengths)
+    assert batch.sources.cu_seqlens.tolist() == np.cumsum([0, *batch.sources.lengths]).tolist()
+    assert batch.sources.max_seqlen == max(batch.sources.lengths)
+    sources = {
+        np.concatenate([piece.input_ids for piece in example.pieces]).tobytes(): example.decoder for example in examples
+    }
+    for source, target in zip(
+        batch.tokens.input_ids.split(batch.sources.lengths),
+        batch.decoder.input_ids.split(batch.decoder.lengths),
+        strict=True,
+    ):
+        wanted = sources.pop(source.numpy().tobytes())
+        assert wanted is not None
+        assert np.array_equal(target, wanted.input_ids)
+    assert not sources
 
 
 @given(SHAPES, st.integers(0, 1 << 32), st.booleans())

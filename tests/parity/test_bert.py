@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bothways.batch import Batch, Example, Piece, Read, pack
 from bothways.infer.predictor import Predictor
-from bothways.models.conversion import to_theirs
+from bothways.models.conversion import Layers, to_theirs
 from bothways.models.model import Model, fresh, load, save
 from bothways.nn.encoder import Encoder, EncoderConfig
 from bothways.tasks.classify import ClassifySettings, ClassifyTask
@@ -135,7 +135,7 @@ def assert_encoders_agree(ours: Encoder, theirs: Any, examples: list[Example], *
     their_loss.backward()
     gradients = {f"encoder.{name}": parameter.grad for name, parameter in ours.named_parameters()}
     assert all(grad is not None for grad in gradients.values())
-    renamed, left = to_theirs(gradients, ours.config.num_hidden_layers, "BertModel")  # type: ignore[arg-type]
+    renamed, left = to_theirs(gradients, Layers(ours.config.num_hidden_layers), "BertModel")  # type: ignore[arg-type]
     assert not left
     parameters = dict(theirs.named_parameters())
     assert renamed.keys() == parameters.keys()

@@ -275,6 +275,20 @@ def test_minutes_become_a_number_of_steps_once(launch, pretrain_words, tmp_path:
     assert_same(out, tmp_path / "fixed")  # what was timed left no trace
 
 
+def test_minutes_of_fine_tuning_too(launch, finetune_words, tmp_path: Path):
+    at = finetune_words.index("--epochs")
+    words = [*finetune_words[:at], *finetune_words[at + 2 :], "--minutes", "0.02"]
+    out = tmp_path / "run"
+    assert launch(*words, "--out", out, at=(LOOP, "clip_grad_norm_", 11, KILL)).code == -KILL
+    saved = json.loads((out / "checkpoints" / "step-00000000" / "state.json").read_text(encoding="utf-8"))
+    ended = launch(*words, "--out", out, "--resume")
+    assert ended.code == 0, ended.err
+    assert "resumed at step 0" in ended.err
+    steps = steps_of(out)
+    assert steps[-1]["step"] == saved["steps"]
+    assert "dev" in steps[-1]  # though it may end no epoch
+
+
 def test_a_stopped_seed_goes_on(launch, finetune_words, tmp_path: Path):
     words = [*finetune_words, "--seeds", "2"]
     assert launch(*words, "--out", tmp_path / "through").code == 0

@@ -34,6 +34,8 @@ class Evaluate:
     """what products are computed in; all: one after the other, each with its scores"""
     columns: dict[str, str] = field(default_factory=dict)
     """--columns.text NAME: the field that holds the text"""
+    generate: dict[str, str] = field(default_factory=dict)
+    """--generate.beams 4 and other settings of decoding, as `bothways predict --help` has them"""
     common: Annotated[Common, FLAT] = field(default_factory=Common)
 
 
@@ -67,6 +69,8 @@ def _scores(wanted: Evaluate, precision: Any) -> dict[str, Any]:
     from bothways.infer.predictor import load
 
     predictor = load(wanted.model, device=wanted.common.device, precision=precision)
+    if wanted.generate:
+        predictor = predictor.with_options(**wanted.generate)
     if wanted.data.is_dir():
         from bothways.vectors.retrieval import evaluate_retrieval
 

@@ -1,4 +1,4 @@
-"""`bothways predict`: label texts, one JSON line a record; with a pre-trained model, fill the masks in them."""
+"""`bothways predict`: label texts, or write some from them, one JSON line a record; a pre-trained model fills masks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bothways.errors import ConfigError
 
 @dataclass(frozen=True)
 class Predict:
-    """Label texts, or the records of a file; a pre-trained model fills each [MASK]."""
+    """Label texts or the records of a file, or write a text for each; a pre-trained model fills each [MASK]."""
 
     model: tyro.conf.Positional[str]
     """folder of a model or a run, or a name on the hub; with --url, the name it is served under"""
@@ -40,18 +40,29 @@ class Predict:
     """--columns.text NAME: the field that holds the text"""
     segment: dict[str, str] = field(default_factory=dict)
     """--segment.dictionary FILE: words to keep whole, one a line; --segment.bonus X: only add X to their scores"""
+    generate: dict[str, str] = field(default_factory=dict)
+    """--generate.beams 4 and other settings of decoding: sample, temperature, top-k, top-p, seed, length-penalty,
+    early-stopping, min-length, max-length, no-repeat-ngram, forbidden (words with commas between); long"""
+    alignment: Path | None = None
+    """generate: a picture of what each word looked at, .html or (for one text) .png"""
     common: Annotated[Common, FLAT] = field(default_factory=Common)
 
     def __post_init__(self) -> None:
         if bool(self.text) == (self.data is not None):
             raise ConfigError("what is to be labelled? give texts, or a file by --data F (one of the two)")
+        if self.alignment is not None:
+            if self.alignment.suffix not in (".html", ".png"):
+                raise ConfigError(f"--alignment {self.alignment}: wanted a file that ends in .html or .png")
+            if self.data is not None or (self.alignment.suffix == ".png" and len(self.text) > 1):
+                raise ConfigError("--alignment draws texts given on the command line, in a .png only one")
 
 
 def run(argv: list[str]) -> int:
     """Print or write the predictions."""
     wanted = config.load(Predict, argv, prog="bothways predict")
-    if wanted.out is not None and wanted.out.exists():
-        raise ConfigError(f"--out {wanted.out} exists already; give another file, or remove it first")
+    for name, path in (("out", wanted.out), ("alignment", wanted.alignment)):
+        if path is not None and path.exists():
+            raise ConfigError(f"--{name} {path} exists already; give another file, or remove it first")
     predictions = _here(wanted) if wanted.url is None else _there(wanted, wanted.url)
     if wanted.out is None:
         for prediction in predictions:
@@ -69,9 +80,12 @@ def _here(wanted: Predict) -> Iterator[Any]:
     from bothways.infer.predictor import load, records_of
 
     predictor = load(wanted.model, device=wanted.common.device)
-    if wanted.segment:
-        predictor = predictor.with_options(**wanted.segment)
+    for options in (wanted.segment, wanted.generate):
+        if options:
+            predictor = predictor.with_options(**options)
     records = records_of(wanted.text) if wanted.data is None else read_records(wanted.data, columns=wanted.columns)
+    if wanted.alignment is not None:
+        return iter(_drawn(predictor.generate(wanted.text, return_attention=True), wanted.alignment))
     if predictor.can_fill_masks:
         return iter(predictor.fill_mask([require(record, "text", str) for record in records]))
     return predictor.stream(records)
@@ -88,7 +102,7 @@ def _there(wanted: Predict, url: str) -> Iterator[Any]:
     from bothways.serve.client import Client
     from bothways.tasks.dictionary import read_dictionary
 
-    options: dict[str, Any] = dict(wanted.segment)
+    options: dict[str, Any] = {**wanted.segment, **wanted.generate}
     if "dictionary" in options:  # a file of ours, which the server can't read
         options["dictionary"] = read_dictionary(Path(options["dictionary"]))
     if "bonus" in options:
@@ -107,6 +121,23 @@ def _there(wanted: Predict, url: str) -> Iterator[Any]:
             if "error" in prediction:
                 raise record.error(re.sub(r"^<records>:\d+: ", "", prediction["error"]))
             yield prediction.get("masks", prediction)
+
+
+def _drawn(predictions: list[dict[str, Any]], path: Path) -> list[dict[str, Any]]:
+    """Draw what each word looked at; the predictions without the numbers."""
+    from bothways.infer.alignment import alignment_html, alignment_png
+
+    part = path.with_name(f".{path.stem}.part-{os.getpid()}{path.suffix}")
+    try:
+        if path.suffix == ".png":
+            alignment_png(predictions[0], part)
+        else:
+            part.write_text(alignment_html(predictions), encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    hidden = ("attention", "source_tokens", "target_tokens")
+    return [{name: value for name, value in one.items() if name not in hidden} for one in predictions]
 
 
 def _write(path: Path, predictions: Iterator[Any]) -> int:

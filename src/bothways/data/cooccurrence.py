@@ -64,7 +64,7 @@ def _factorised(matrix: sparse.csr_matrix, rank: int, width: int, seed: int) -> 
     """U √Σ of the matrix, rows scaled to mean square 1."""
     decompose = cast(Any, randomized_svd)  # its annotations are not its own
     left, singular, _ = decompose(matrix, n_components=rank, n_iter=3, random_state=seed % (1 << 32))
-    vectors = np.zeros((matrix.shape[0], width), dtype=np.float32)
+    vectors = np.zeros((len(left), width), dtype=np.float32)
     vectors[:, :rank] = left * np.sqrt(singular)
     lengths = np.sqrt(np.mean(vectors**2, axis=1, keepdims=True))
     return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 1e-6)

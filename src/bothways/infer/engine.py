@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 
 from bothways.batch import Batch, Example, pack
 from bothways.infer.devices import computing_in
+from bothways.infer.generation import written
 from bothways.nn.network import Network
 from bothways.tasks.base import Answer, count_by_example
 
@@ -40,7 +42,10 @@ class Engine:
         return [answer for answer in answers if answer is not None]
 
     def run(self, examples: Sequence[Example]) -> list[Answer]:
-        """One packed batch."""
+        """One packed batch; of examples whose targets shall be written, these."""
+        if examples[0].decoding is not None:
+            with self.inferring():
+                return [*map(Answer, examples, written(self.network, examples, self.device))]
         scores = {name: score.float().cpu().numpy() for name, score in self.scores(pack(examples)).items()}
         shared: list[dict[str, np.ndarray]] = [{} for _ in examples]
         for name, score in scores.items():
@@ -52,11 +57,17 @@ class Engine:
 
     def scores(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Every head's scores of one batch, on the device."""
+        with self.inferring():
+            return self.network(batch.to(self.device))
+
+    @contextmanager
+    def inferring(self) -> Iterator[None]:
+        """Without gradients and dropout, in the engine's precision."""
         training = self.network.training
         self.network.eval()
         try:
             with torch.inference_mode(), computing_in(self.precision, self.device):
-                return self.network(batch.to(self.device))
+                yield
         finally:
             self.network.train(training)
 

@@ -20,6 +20,7 @@ from bothways.errors import ConfigError, DataError, ModelError
 from bothways.infer import embedding
 from bothways.infer.devices import Precision, pick_device
 from bothways.infer.engine import Engine
+from bothways.infer.generation import alignment, stream
 from bothways.models import model as models
 from bothways.models.model import Model
 from bothways.tasks.base import Answer, Coverage, Encoded
@@ -161,6 +162,72 @@ class Predictor:
             ModelError: nothing; it was only pre-trained.
         """
         return self._task.name
+
+    # ------------------------------------------------------------------------------------------- generation
+
+    def generate(
+        self,
+        sources: str | Sequence[Input],
+        *,
+        return_attention: bool = False,
+        return_content: bool = False,
+        **options: Any,
+    ) -> list[dict[str, Any]]:
+        """A text written for each source, with its score; options are those of `Decoding`, and `long`.
+
+        Args:
+            return_attention: also "attention", α as (layers, heads, target, source), rows summing to one, with
+                "source_tokens" and "target_tokens", which name its columns and rows
+            return_content: also "content", the content vectors C, (layers, target, D)
+
+        Raises:
+            DataError: an input that is no source, an empty one, or one longer than the model where `long` refuses it.
+            ConfigError: an option that there is not, or a value that can't be.
+            ModelError: the model does not generate.
+        """
+        predictor = self._writer(options)
+        records = list(records_of(sources))
+        encoded = predictor.encode(records)
+        answers = predictor.engine.answers([one.examples[0] for one in encoded])
+        texts = []
+        for record, one, answer in zip(records, encoded, answers, strict=True):
+            text = predictor._task.decode(record, [answer]) | {"tokens": one.coverage.told()}
+            if return_attention or return_content:
+                text |= predictor._aligned(answer, attention=return_attention, content=return_content)
+            texts.append(text)
+        return texts
+
+    def generate_stream(self, source: Input, **options: Any) -> Iterator[str]:
+        """The text for one source in pieces, as they are written; joined they are what `generate` gives.
+
+        Raises:
+            as `generate`; beams can't be streamed, since the best may change to the last.
+        """
+        predictor = self._writer(options)
+        (encoded,) = predictor.encode([*records_of([source])])
+        example = encoded.examples[0]
+        if example.decoding.settings.beams > 1:
+            raise ConfigError(f"beams is {example.decoding.settings.beams}; a stream needs beams 1")
+        return stream(self.model.network, example, self.model.tokenizer, self.engine.device, self.engine.inferring)
+
+    def _aligned(self, answer: Answer, *, attention: bool, content: bool) -> dict[str, Any]:
+        with self.engine.inferring():
+            found = alignment(self.model.network, answer.example, answer.scores, self.engine.device)
+        tokenizer = self.model.tokenizer
+        names = {
+            f"{side}_tokens": [tokenizer.token(number) for number in found[f"{side}_ids"].tolist()]
+            for side in ("source", "target")
+        }
+        wanted = {"attention": attention, "content": content}
+        return names | {name: found[name] for name, given in wanted.items() if given}
+
+    def _writer(self, options: Mapping[str, Any]) -> Predictor:
+        if self.model.network.decoder is None:
+            raise ModelError(
+                f"{self._name}: this model does not generate text; fine-tune one that does: "
+                f"bothways finetune generate --model {self.model.folder or 'DIR'} …"
+            )
+        return self.with_options(**options) if options else self
 
     @property
     def _task(self) -> Any:

@@ -61,26 +61,59 @@ _HEADS: dict[str, list[Rename]] = {  # by class of transformers; one name there 
     "BertForQuestionAnswering": _both("heads.answer.linear", "qa_outputs"),
     "BertForMultipleChoice": _both("heads.choice.linear", "classifier"),
 }
+_CROSS = [
+    *_both("decoder.cross.{n}.query", "encoder.layer.{n}.crossattention.self.query"),
+    *_both(
+        "decoder.cross.{n}.key_value",
+        "encoder.layer.{n}.crossattention.self.key",
+        "encoder.layer.{n}.crossattention.self.value",
+    ),
+    *_both("decoder.cross.{n}.output", "encoder.layer.{n}.crossattention.output.dense"),
+    *_both("decoder.cross.{n}.norm", "encoder.layer.{n}.crossattention.output.LayerNorm"),
+]
+_TEXT = [
+    *[Rename(r.ours.replace("masked", "text"), tuple(f"decoder.{name}" for name in r.theirs)) for r in _MASKED],
+    Rename("heads.text.weight", ("decoder.cls.predictions.decoder.weight",)),  # unless tied to the word embeddings
+]
 _ANY_HEAD = ("cls.", "classifier.", "qa_outputs.", "crf.")
 # Copies of tied weights and buffers that some releases of transformers wrote.
-_REDUNDANT = re.compile(r"(bert\.)?embeddings\.position_ids|cls\.predictions\.decoder\.(weight|bias)")
+_REDUNDANT = re.compile(
+    r"((encoder|decoder)\.)?(bert\.)?embeddings\.position_ids|cls\.predictions\.decoder\.(weight|bias)"
+)
+_UNTIED = "decoder.cls.predictions.decoder.weight"  # of an encoder-decoder
+_BIAS, _OWN_BIAS = "decoder.cls.predictions.bias", "decoder.cls.predictions.decoder.bias"
 _DECODER, _WORDS = "cls.predictions.decoder.weight", re.compile(r"(bert\.)?embeddings\.word_embeddings\.weight")
 
 
-def renames(layers: int, architecture: str, *, prefixed: bool) -> Iterator[Rename]:
+@dataclass(frozen=True)
+class Layers:
+    """How many layers the encoder has, and the decoder, if there is one."""
+
+    encoder: int
+    decoder: int = 0
+
+
+def renames(layers: Layers, architecture: str, *, prefixed: bool) -> Iterator[Rename]:
     """Every weight of that class of transformers; its task models have `bert.` before the encoder's."""
-    prefix = "bert." if prefixed else ""
-    for rename in _EMBEDDINGS + _POOLER:
-        yield Rename(rename.ours, tuple(prefix + name for name in rename.theirs))
-    for number in range(layers):
-        for rename in _LAYER:
-            theirs = tuple(prefix + name.format(n=number) for name in rename.theirs)
-            yield Rename(rename.ours.format(n=number), theirs)
+    if architecture == "EncoderDecoderModel":
+        yield from _body("encoder.", "encoder.", layers.encoder, _EMBEDDINGS + _POOLER, _LAYER)
+        yield from _body("decoder.body.", "decoder.bert.", layers.decoder, _EMBEDDINGS, _LAYER + _CROSS)
+        yield from _TEXT
+        return
+    yield from _body("encoder.", "bert." if prefixed else "", layers.encoder, _EMBEDDINGS + _POOLER, _LAYER)
     yield from _HEADS.get(architecture, [])
 
 
+def _body(ours: str, prefix: str, layers: int, once: list[Rename], each: list[Rename]) -> Iterator[Rename]:
+    """The weights of a BERT that is `ours` here and stands below `prefix` there."""
+    for number, table in [(0, once), *((number, each) for number in range(layers))]:
+        for rename in table:
+            name = re.sub("^encoder[.]", ours, rename.ours.format(n=number))
+            yield Rename(name, tuple(prefix + name.format(n=number) for name in rename.theirs))
+
+
 def to_theirs(
-    weights: Mapping[str, Tensor], layers: int, architecture: str
+    weights: Mapping[str, Tensor], layers: Layers, architecture: str
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Our weights under the names of that class of transformers, and as they are those of heads that it doesn't have.
 
@@ -97,16 +130,18 @@ def to_theirs(
         converted.update(
             (their, part.contiguous()) for their, part in zip(theirs, weight.chunk(len(theirs)), strict=True)
         )
+    if _UNTIED in converted:  # then transformers reads the bias beside the matrix
+        converted[_OWN_BIAS] = converted[_BIAS].clone()
     return converted, own
 
 
-def name_in_file(ours: str, layers: int, architecture: str) -> str:
+def name_in_file(ours: str, layers: Layers, architecture: str) -> str:
     """What that class of transformers calls one of our weights, for messages."""
     table = {r.ours: " + ".join(r.theirs) for r in renames(layers, architecture, prefixed=architecture != "BertModel")}
     return table.get(ours, ours)
 
 
-def from_theirs(weights: Mapping[str, Tensor], layers: int, architecture: str, *, where: str) -> dict[str, Tensor]:
+def from_theirs(weights: Mapping[str, Tensor], layers: Layers, architecture: str, *, where: str) -> dict[str, Tensor]:
     """transformers' weights under our names, whatever release wrote them; every weight is accounted for.
 
     Heads of another class (released encoders bring those of pre-training along) stay under their own names.
@@ -115,13 +150,15 @@ def from_theirs(weights: Mapping[str, Tensor], layers: int, architecture: str, *
         ModelError: a weight that BERT doesn't have or that isn't made of floats, part of a joined one that is
             missing or misshapen, or a masked-LM head that isn't tied to the word embeddings.
     """
-    if layers > len(weights):
+    if (most := max(layers.encoder, layers.decoder)) > len(weights):
         raise ModelError(
-            f"{where}: num_hidden_layers is {layers} in config.json, but there are only {len(weights)} weights; "
+            f"{where}: num_hidden_layers is {most} in config.json, but there are only {len(weights)} weights; "
             f"they belong to different models"
         )
     _check_tied(weights, where)
     modern = {_modern(name): weight for name, weight in weights.items() if not _REDUNDANT.fullmatch(name)}
+    if (bias := modern.pop(_OWN_BIAS, None)) is not None:
+        modern[_BIAS] = bias
     prefixed = any(name.startswith("bert.") for name in modern)
     converted: dict[str, Tensor] = {}
     for rename in renames(layers, architecture, prefixed=prefixed):
@@ -147,8 +184,9 @@ def from_theirs(weights: Mapping[str, Tensor], layers: int, architecture: str, *
     if modern:
         unknown = sorted(modern)
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        told = f"{layers.encoder} + {layers.decoder}" if layers.decoder else f"{layers.encoder}"
         raise ModelError(
-            f"{where}: the weight {unknown[0]}{more} does not belong to a BERT of {layers} layers; "
+            f"{where}: the weight {unknown[0]}{more} does not belong to a BERT of {told} layers; "
             f"is num_hidden_layers in config.json right, and is this a BERT?"
         )
     return converted

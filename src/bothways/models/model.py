@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bothways.errors import BothwaysError, ConfigError, ModelError
-from bothways.models.conversion import from_theirs, name_in_file, to_theirs
+from bothways.models.conversion import Layers, from_theirs, name_in_file, to_theirs
 from bothways.models.files import read_json, shorten
 from bothways.models.hub import locate
 from bothways.models.sentence_transformers import MODULES, sentence_task
@@ -61,7 +61,7 @@ class Model:
 def fresh(config: EncoderConfig, tokenizer: Tokenizer, task: Task | None, *, pooler: bool = True) -> Model:
     """A model with random weights (from torch's generator, which the run has seeded)."""
     encoder = Encoder(config, pooler=pooler)
-    return Model(tokenizer, Network(encoder, task.heads(encoder) if task else {}), task)
+    return Model(tokenizer, task.network(encoder) if task else Network(encoder, {}), task)
 
 
 def load(name: str | Path) -> Model:
@@ -76,14 +76,15 @@ def load(name: str | Path) -> Model:
     task = _saved_task(folder, raw)
     tokenizer = _tokenizer(folder, config)
     weights = _weights(folder, config, raw)
+    if task is not None:
+        weights = _as_task_has_them(task.inward, weights, folder)
     # On the meta device weights take neither time nor memory, whatever config.json says; the file has all of them.
     with torch.device("meta"):
         encoder = Encoder(config)
-        heads = task.heads(encoder) if task is not None else {}
-    if not _has_pooler(weights) and not any(hasattr(head, "pooler") for head in heads.values()):
+        network = task.network(encoder) if task is not None else Network(encoder, {})
+    if not _has_pooler(weights) and not any(hasattr(head, "pooler") for head in network.heads.values()):
         encoder.pooler = None
-    network = Network(encoder, heads)
-    named = functools.partial(name_in_file, layers=config.num_hidden_layers, architecture=saved_class(raw))
+    named = functools.partial(name_in_file, layers=_layers(config, raw), architecture=saved_class(raw))
     _check(weights, network.state_dict(), named, where=str(folder))
     return _assign(Model(tokenizer, network, task, folder), weights)
 
@@ -100,16 +101,31 @@ def start_from(name: str | Path, task: Task) -> Model:
     weights = _weights(folder, config, raw)
     with torch.device("meta"):
         encoder = Encoder(config, pooler=_has_pooler(weights))
-    named = functools.partial(name_in_file, layers=config.num_hidden_layers, architecture=saved_class(raw))
+    named = functools.partial(name_in_file, layers=_layers(config, raw), architecture=saved_class(raw))
     _check(weights, {f"encoder.{key}": value for key, value in encoder.state_dict().items()}, named, where=str(folder))
     encoder.pooler = Pooler(config.hidden_size)
     initialise(encoder.pooler, config.initializer_range)
-    return _assign(Model(tokenizer, Network(encoder, task.heads(encoder)), task, folder), weights)
+    weights = _as_task_has_them(functools.partial(task.first_weights, config=config), weights, folder)
+    return _assign(Model(tokenizer, task.network(encoder), task, folder), weights)
+
+
+def _as_task_has_them(
+    change: Callable[[dict[str, Tensor]], dict[str, Tensor]], weights: dict[str, Tensor], folder: Path
+) -> dict[str, Tensor]:
+    try:
+        return change(weights)
+    except ModelError as error:
+        raise ModelError(f"{folder}: {error}") from None
+
+
+def _layers(config: EncoderConfig, raw: dict[str, Any]) -> Layers:
+    """How many layers a folder's weights are of."""
+    return Layers(config.num_hidden_layers, raw["decoder"]["num_hidden_layers"] if "decoder" in raw else 0)
 
 
 def _weights(folder: Path, config: EncoderConfig, raw: dict[str, Any]) -> dict[str, Tensor]:
     """All weights of a folder under our names: those that transformers knows, and heads that it has no class for."""
-    weights = from_theirs(read_weights(folder), config.num_hidden_layers, saved_class(raw), where=str(folder))
+    weights = from_theirs(read_weights(folder), _layers(config, raw), saved_class(raw), where=str(folder))
     path = folder / HEADS
     if not path.is_file():
         return weights
@@ -168,12 +184,27 @@ def read_config(folder: Path) -> tuple[EncoderConfig, dict[str, Any]]:
     """
     path = folder / "config.json"
     raw = read_json(path)
+    if raw.get("model_type") == "encoder-decoder":
+        for part in ("encoder", "decoder"):
+            if not isinstance(raw.get(part), dict):
+                raise ModelError(f"{path}: {part} is {shorten(raw.get(part))}; it must be an object in braces")
+        config = _shape(raw["encoder"], path)
+        decoder = _shape(raw["decoder"], path, is_decoder=True)
+        raw["decoder"] |= asdict(decoder)  # what the file leaves to defaults
+        if (decoder.hidden_size, decoder.vocab_size) != (config.hidden_size, config.vocab_size):
+            raise ModelError(f"{path}: encoder and decoder must have the same hidden_size and vocab_size")
+        return config, raw
+    return _shape(raw, path), raw
+
+
+def _shape(raw: dict[str, Any], path: Path, *, is_decoder: bool = False) -> EncoderConfig:
+    """The shape of one BERT."""
     kind = raw.get("model_type", "bert")
     if kind != "bert":
         raise ModelError(f'{path}: model_type is {shorten(kind)}; Bothways reads BERT models (model_type "bert")')
     if raw.get("position_embedding_type", "absolute") != "absolute":
         raise ModelError(f'{path}: position_embedding_type must be "absolute", as in the original BERT')
-    if raw.get("is_decoder"):
+    if raw.get("is_decoder") and not is_decoder:
         raise ModelError(f"{path}: is_decoder is set; Bothways reads encoders, whose tokens see both sides")
     labels = raw.get("num_labels")
     if labels is not None and (type(labels) is not int or not 1 <= labels <= MAX_LABELS):
@@ -187,7 +218,7 @@ def read_config(folder: Path) -> tuple[EncoderConfig, dict[str, Any]]:
             raise ModelError(f"{path}: {entry.name} is {shorten(value)}; it must be {what}")
         values[entry.name] = value
     try:
-        return EncoderConfig(**values), raw
+        return EncoderConfig(**values)
     except ConfigError as error:
         raise ModelError(f"{path}: {error}") from None
 
@@ -214,6 +245,8 @@ def _saved_task(folder: Path, raw: dict[str, Any]) -> Task | None:
     if name == "BertModel":
         return sentence_task(folder) if (folder / MODULES).is_file() else None
     if name in ARCHITECTURES:
+        if (folder / "generation_config.json").is_file():
+            raw = raw | {"generation": read_json(folder / "generation_config.json")}
         try:
             return _unambiguous(task_class(ARCHITECTURES[name]).from_config(raw))
         except ModelError as error:
@@ -285,7 +318,10 @@ def save(model: Model, folder: str | Path, *, card: str = "", compact: bool = Fa
 
 def _write(model: Model, folder: Path, card: str, compact: bool = False) -> None:
     name = model.task.architecture if model.task is not None else "BertModel"
-    weights, heads = to_theirs(model.network.state_dict(), model.config.num_hidden_layers, name)
+    weights = model.network.state_dict()
+    decoder = model.network.decoder
+    layers = Layers(model.config.num_hidden_layers, 0 if decoder is None else decoder.config.num_hidden_layers)
+    weights, heads = to_theirs(weights if model.task is None else model.task.outward(weights), layers, name)
     write_tensors(folder / (COMPACT if compact else SINGLE), compacted(weights) if compact else weights)
     if heads:
         write_tensors(folder / HEADS, heads)
@@ -300,10 +336,9 @@ def _write(model: Model, folder: Path, card: str, compact: bool = False) -> None
     saved: dict[str, Any] = {"format": FORMAT, "task": None}
     if model.task is not None:
         saved |= {"task": model.task.name, model.task.name: model.task.to_dict()}
-        config |= model.task.config_entries()
+    files = {"config.json": config} if model.task is None else model.task.files(config, model.tokenizer)
     model.tokenizer.save(folder)
-    files = model.task.files(model.config) if model.task is not None else {}
-    for file, content in {"config.json": config, "bothways.json": saved, **files}.items():
+    for file, content in (files | {"bothways.json": saved}).items():
         (folder / file).parent.mkdir(exist_ok=True)
         (folder / file).write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(card or f"# A {name} made with Bothways\n", encoding="utf-8")

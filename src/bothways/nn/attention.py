@@ -54,6 +54,20 @@ def attend(
     return torch.cat(mixed) if len(mixed) > 1 else mixed[0]
 
 
+def attend_held(
+    q: Float[Tensor, "S H B K"],
+    k: Float[Tensor, "S H L K"],
+    v: Float[Tensor, "S H L K"],
+    bias: Float[Tensor, "S one rows L"] | None,
+) -> Float[Tensor, "S H B K"]:
+    """The same where keys and values lie in a cache, for S sources with B queries (live beams) each.
+
+    `bias` is -inf where a query must not look. The layout is the kernel's own, so that a step of decoding moves
+    nothing but what is new.
+    """
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+
+
 def attend_reference(
     q: Float[Tensor, "Tq H K"],
     k: Float[Tensor, "Tk H K"],
@@ -103,11 +117,11 @@ class SelfAttention(nn.Module):
         """Queries, keys and values of all heads."""
         return self.qkv(x).view(len(x), 3, self.heads, -1).unbind(1)
 
-    def mix(self, x: Float[Tensor, "T D"], tokens: Tokens) -> Float[Tensor, "T D"]:
+    def mix(self, x: Float[Tensor, "T D"], tokens: Tokens, *, causal: bool = False) -> Float[Tensor, "T D"]:
         """The weighted values of all heads side by side, before the output product."""
         q, k, v = self.project(x)
         dropout = self.dropout if self.training else 0.0
-        return attend(q, k, v, tokens, tokens, dropout=dropout, salt=self.salt).reshape(len(x), -1)
+        return attend(q, k, v, tokens, tokens, causal=causal, dropout=dropout, salt=self.salt).reshape(len(x), -1)
 
     def forward(self, x: Float[Tensor, "T D"], tokens: Tokens) -> Float[Tensor, "T D"]:
         """Attention over `x`, all rows."""

@@ -129,7 +129,16 @@ class EncoderLayer(nn.Module):
         if rows is not None:
             mixed, x = mixed.index_select(0, rows), x.index_select(0, rows)
             noise = None if noise is None else noise.index_select(0, rows)
-        x = self.attention_norm(x + self.attention_dropout(self.attention.output(mixed), noise))
+        return self.fed(self.attended(x, mixed, noise), noise)
+
+    def attended(
+        self, x: Float[Tensor, "M D"], mixed: Float[Tensor, "M D"], noise: Int[Tensor, " M"] | None
+    ) -> Float[Tensor, "M D"]:
+        """The first half: what attention mixed, through its output product, added to `x` and normalised."""
+        return self.attention_norm(x + self.attention_dropout(self.attention.output(mixed), noise))
+
+    def fed(self, x: Float[Tensor, "M D"], noise: Int[Tensor, " M"] | None) -> Float[Tensor, "M D"]:
+        """The second half: the feed-forward network, added to `x` and normalised."""
         return self.mlp_norm(x + self.mlp_dropout(self.mlp(x), noise))
 
 

@@ -32,7 +32,9 @@ class Head(nn.Module, ABC):
 
 
 class MaskedHead(Head):
-    """Which piece stood here? Logits over the vocabulary, through the word embeddings themselves.
+    """Which piece stands here? Logits over the vocabulary, through the word embeddings themselves.
+
+    That piece was masked, or in a target it comes next. `tied=False` gives the head a matrix of its own.
 
     Reference: google-research/bert run_pretraining.py, get_masked_lm_output.
     """
@@ -46,6 +48,7 @@ class MaskedHead(Head):
         activation: Callable[[Tensor], Tensor],
         layer_norm_eps: float,
         initializer_range: float,
+        tied: bool = True,
     ) -> None:
         super().__init__()
         size, width = word_embeddings.weight.shape
@@ -55,13 +58,20 @@ class MaskedHead(Head):
         self.activation = activation
         initialise(self, initializer_range)
         self.word = [word_embeddings]  # in a list, so that the tied matrix is not counted as this head's own
+        self.weight = None if tied else nn.Parameter(torch.empty_like(word_embeddings.weight))
+        if self.weight is not None:
+            nn.init.trunc_normal_(self.weight, std=initializer_range, a=-2 * initializer_range, b=2 * initializer_range)
 
     def forward(
         self, rows: Float[Tensor, "m D"], noise: Int[Tensor, " m"] | None, groups: Int[Tensor, " bounds"]
     ) -> Float[Tensor, "m V"]:
-        """Logits of each masked row."""
+        """Logits of each row."""
+        return self.logits(rows)
+
+    def logits(self, rows: Float[Tensor, "m D"]) -> Float[Tensor, "m V"]:
+        """The same without the noise and groups, which this head doesn't need."""
         x = self.norm(self.activation(self.dense(rows)))
-        return nn.functional.linear(x, self.word[0].weight, self.bias)
+        return nn.functional.linear(x, self.word[0].weight if self.weight is None else self.weight, self.bias)
 
 
 class PooledHead(Head):

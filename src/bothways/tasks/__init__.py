@@ -19,6 +19,7 @@ _TASKS = {
     "slots": "bothways.tasks.slots:SlotsTask",
     "roles": "bothways.tasks.roles:RolesTask",
     "embed": "bothways.tasks.embed:EmbedTask",
+    "generate": "bothways.tasks.generate:GenerateTask",
     "multi": "bothways.tasks.multi:MultiTask",
     "pretrain": "bothways.tasks.pretraining:PretrainTask",
 }
@@ -30,6 +31,7 @@ ARCHITECTURES = {  # classes of transformers, and the task that each is
     "BertForQuestionAnswering": "qa",
     "BertForMultipleChoice": "choice",
     "BertForTokenClassification": "tag",
+    "EncoderDecoderModel": "generate",
 }
 TRAINABLE = [name for name in _TASKS if name != "pretrain"]
 

@@ -16,6 +16,7 @@ from bothways.data.record import Record
 from bothways.errors import ConfigError
 from bothways.nn.encoder import Encoder, EncoderConfig
 from bothways.nn.heads import Head
+from bothways.nn.network import Network
 from bothways.text.tokenizer import Tokenizer
 
 
@@ -66,7 +67,7 @@ class Task(ABC):
 
     name: ClassVar[str]
     Settings: ClassVar[type]  # a dataclass of what can be set for this task
-    criterion: ClassVar[str]  # the metric by which the best epoch is chosen; larger is better
+    criterion: str  # the metric by which the best epoch is chosen; larger is better
     coefficients: ClassVar[dict[str, float]] = {}  # weights of the heads' losses where they are not 1
 
     @classmethod
@@ -92,13 +93,29 @@ class Task(ABC):
         """What `config.json` says of this task, for transformers."""
         return {}
 
-    def files(self, config: EncoderConfig) -> dict[str, Any]:
-        """Further JSON files of a saved model, by path, for other packages that read this task's models."""
-        return {}
+    def files(self, base: dict[str, Any], tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
+        """`config.json`, and what else transformers reads, by name; `base` is what is said of the encoder."""
+        return {"config.json": base | self.config_entries()}
 
     @abstractmethod
     def heads(self, encoder: Encoder) -> dict[str, Head]:
         """Freshly initialised heads for this encoder."""
+
+    def network(self, encoder: Encoder) -> Network:
+        """The network of this task on that encoder; what is not the encoder's starts from random."""
+        return Network(encoder, self.heads(encoder))
+
+    def first_weights(self, weights: dict[str, Tensor], config: EncoderConfig) -> dict[str, Tensor]:
+        """The weights of a model of another task as this task starts from them; `config` is that encoder's."""
+        return weights
+
+    def inward(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A saved model's weights as the network has them."""
+        return weights
+
+    def outward(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The network's weights as a saved model has them."""
+        return weights
 
     @abstractmethod
     def encode(

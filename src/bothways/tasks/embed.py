@@ -19,7 +19,7 @@ from torch import Tensor
 from bothways.batch import Batch, Example, Piece, Read
 from bothways.data.record import Record
 from bothways.errors import ConfigError
-from bothways.nn.encoder import Encoder, EncoderConfig
+from bothways.nn.encoder import Encoder
 from bothways.nn.heads import Head
 from bothways.nn.pooling import VectorHead
 from bothways.tasks.base import Answer, Coverage, Encoded, Task, settings_dict
@@ -253,20 +253,21 @@ class EmbedTask(Task):
         """The task that `to_dict` described."""
         return cls(EmbedSettings(**saved["settings"]), kind=saved["kind"], prompts=saved["prompts"])
 
-    def files(self, config: EncoderConfig) -> dict[str, Any]:
+    def files(self, base: dict[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
         """What sentence-transformers reads beside the encoder, in the words that all its releases know."""
         modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
         if self.settings.normalize:
             modules.append(("2_Normalize", "Normalize"))
-        limit = min(self.settings.max_length or config.max_position_embeddings, config.max_position_embeddings)
+        reads = base["max_position_embeddings"]
+        limit = min(self.settings.max_length or reads, reads)
         modes = {"cls_token": "cls", "mean_tokens": "mean", "max_tokens": "max"}
-        return {
+        return super().files(base, tokenizer) | {
             "modules.json": [
                 {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
                 for number, (path, kind) in enumerate(modules)
             ],
             "1_Pooling/config.json": {
-                "word_embedding_dimension": config.hidden_size,
+                "word_embedding_dimension": base["hidden_size"],
                 **{f"pooling_mode_{name}": mode == self.settings.pooling for name, mode in modes.items()},
                 "pooling_mode_mean_sqrt_len_tokens": False,
             },

@@ -64,6 +64,8 @@ class Part:
         """
         from bothways.tasks import TRAINABLE, task_class
 
+        if self.task == "generate":
+            raise ConfigError("generate has a decoder of its own, so it can't share an encoder; fine-tune it by itself")
         if self.task in TRAINABLE and self.task != MultiTask.name:
             return config.from_dict(task_class(self.task).Settings, self.settings)
         near = nearest(self.task, TRAINABLE)

@@ -27,7 +27,8 @@ from bothways.train.folder import BEST, Run, RunFolder
 from bothways.train.loop import Report
 from bothways.train.ranks import Ranks
 from bothways.train.settings import Finetune
-from bothways.train.training import Look, Training, restore, take_steps, telling
+from bothways.train.training import Look, Training, restore, steps_in, take_steps, telling
+from bothways.train.training import save as save_checkpoint
 
 
 def finetune_run(
@@ -82,10 +83,11 @@ def finetune_run(
         state = restore(training)
         if state is None:
             _tell_beginning(training, encoded, dev)
-        best = Best(**state["best"]) if state else Best()
+        best = Best(**state["best"]) if state and "best" in state else Best()
+        total = state["steps"] if state and "steps" in state else _total_steps(training, settings)
 
         def examine(report: Report) -> Look:
-            if not report.epoch_ended:
+            if not report.epoch_ended and training.progress.step < total:
                 return Look()
             scores = None
             if dev is not None and ranks.first:
@@ -95,9 +97,18 @@ def finetune_run(
             return Look(scores, over=ranks.agree(best.has_waited(settings.patience), device), keep=True)
 
         if not best.has_waited(settings.patience):
-            total = settings.epochs * count_steps(source, training.size)
-            take_steps(training, total, examine=examine, extra=lambda: {"best": asdict(best)})
+            take_steps(training, total, examine=examine, extra=lambda: {"best": asdict(best), "steps": total})
         return _finish(training, best, dev, wanted, time.monotonic() - begun)
+
+
+def _total_steps(training: Training, settings: Finetune) -> int:
+    """The number of steps, fixed once: of so many epochs, or timed on a few steps that are then undone."""
+    if settings.minutes is None:
+        return settings.epochs * count_steps(training.source, training.size)
+    total = steps_in(settings.minutes, training)
+    training.folder.log.tell(f"{settings.minutes:g} minutes are {total:,} steps here")
+    save_checkpoint(training, {"steps": total})  # another machine, or another hour, would give another number
+    return total
 
 
 @dataclass

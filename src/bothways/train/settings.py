@@ -34,6 +34,8 @@ class Finetune:
     """where to start from: a folder, a run, a name on the hub, or "builtin" """
     epochs: int = 3
     """times through the training records"""
+    minutes: float | None = None
+    """minutes of training on this machine instead: a few steps are timed, then their number is fixed"""
     batch: int = 32
     """records a step"""
     patience: int | None = None
@@ -51,6 +53,8 @@ class Finetune:
         for name in ("epochs", "batch"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.minutes is not None and not self.minutes > 0:
+            raise ConfigError(f"minutes is {self.minutes}; it must be above 0")
         if self.patience is not None and self.patience < 1:
             raise ConfigError(f"patience is {self.patience}; it must be at least 1, or none")
         _check_minutes(self.checkpoint_minutes)

@@ -51,7 +51,7 @@ class Training:
         if self.optim.dropout is not None:
             set_dropout(network, self.optim.dropout)
         if self.optim.attention_dropout is not None:
-            network.encoder.set_attention_dropout(self.optim.attention_dropout)
+            network.set_attention_dropout(self.optim.attention_dropout)
         network.to(self.device)
         self.optimizer = make_optimizer(network, self.optim)
         self.computing = pick_precision(self.precision, self.device)

@@ -1,0 +1,435 @@
+"""Generation: a target text for a source text, by an encoder-decoder (translation, headlines, dialogue, answers).
+
+record      {"source": "今天天气很好。", "target": "The weather is fine today."}; a list of targets: several references
+prediction  {"text": "…", "score": -0.31, "tokens": {"kept": 9}}; "unfinished": true when cut at the greatest length
+metric      BLEU, chrF, ROUGE-1/2/L, distinct-1/2, and perplexity of the (first) reference
+reference   Rothe et al., 2020, "Leveraging Pre-trained Checkpoints for Sequence Generation Tasks"
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import re
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bothways import config
+from bothways.batch import Batch, Example, Piece, Read
+from bothways.data.record import Record, require
+from bothways.errors import ConfigError, ModelError
+from bothways.metrics.overlap import generation
+from bothways.nn.decoder import Decoder
+from bothways.nn.decoding_settings import Decoding, Writing
+from bothways.nn.encoder import ACTIVATIONS, Encoder, EncoderConfig
+from bothways.nn.heads import Head, MaskedHead
+from bothways.nn.network import TEXT, Network
+from bothways.tasks.base import Answer, Coverage, Encoded, Task, settings_dict
+from bothways.tasks.one_label import check_smoothing
+from bothways.tasks.sequences import single
+from bothways.text.characters import HAN
+from bothways.text.tokenizer import Encoded as Text
+from bothways.text.tokenizer import Tokenizer
+
+Long = Literal["refuse", "first", "windows"]
+_OURS = {  # of Decoding, and what transformers' generation_config.json calls it
+    "beams": "num_beams",
+    "sample": "do_sample",
+    "temperature": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "length_penalty": "length_penalty",
+    "min_length": "min_new_tokens",
+    "max_length": "max_new_tokens",
+    "no_repeat_ngram": "no_repeat_ngram_size",
+}
+_EARLY: dict[str, Any] = {"no": False, "yes": True, "never": "never"}
+
+
+@dataclass(frozen=True)
+class GenerateSettings:
+    """How targets are learnt and written."""
+
+    decoder: Literal["copy", "share", "fresh"] = "copy"
+    """copy: starts as the encoder (BERT2BERT); share: is the encoder, but for cross-attention; fresh: from random"""
+    decoder_layers: int | None = None
+    """layers of the decoder; none: as many as the encoder has"""
+    tied: bool = True
+    """tokens are told by the decoder's own word embeddings; off: by a matrix of its own"""
+    long: Long = "refuse"
+    """what is longer than the model: refuse it, read its first tokens, or a source in windows side by side"""
+    language: Literal["auto", "zh", "other"] = "auto"
+    """of the targets, for the metrics: zh counts characters; auto looks at the training records"""
+    criterion: Literal["bleu", "chrf", "rouge1", "rouge2", "rougeL", "log_likelihood"] = "bleu"
+    """the metric by which the best epoch is chosen"""
+    label_smoothing: float = 0.1
+    """share of each target token spread over the vocabulary"""
+    decoding: Decoding = field(default_factory=Decoding)
+
+    def __post_init__(self) -> None:
+        check_smoothing(self.label_smoothing)
+        if self.decoder_layers is not None and self.decoder_layers < 1:
+            raise ConfigError(f"decoder_layers is {self.decoder_layers}; it must be at least 1, or none")
+        if self.decoder == "share" and self.decoder_layers is not None:
+            raise ConfigError("decoder_layers can't be chosen for decoder share: the layers are the encoder's")
+
+
+class GenerateTask(Task):
+    """A decoder that reads the encoder's vectors, and one head, "text": which piece comes next."""
+
+    name = "generate"
+    Settings = GenerateSettings
+    criterion = "bleu"
+
+    def __init__(
+        self,
+        settings: GenerateSettings,
+        language: str = "other",
+        *,
+        shape: dict[str, Any] | None = None,
+        start: int | None = None,
+        end: int | None = None,
+    ) -> None:
+        """`shape`: where the decoder's shape is not the encoder's; `start`, `end`: ids, if not [CLS] and [SEP]."""
+        self.settings, self.language, self.start, self.end = settings, language, start, end
+        self.shape = dict(shape or {})
+        if settings.decoder_layers is not None:
+            self.shape["num_hidden_layers"] = settings.decoder_layers
+        self.criterion = settings.criterion
+
+    @property
+    def architecture(self) -> str:
+        """An encoder and a decoder that are both BERTs."""
+        return "EncoderDecoderModel"
+
+    @classmethod
+    def learn(cls, records: Sequence[Record], settings: GenerateSettings) -> GenerateTask:
+        """The targets' language."""
+        language = settings.language
+        if language == "auto":
+            text = "".join(targets_of(record)[0] for record in records[:1000])
+            chinese = len(_HAN.findall(text)) > len(text) / 3
+            language = "zh" if chinese else "other"
+        return cls(settings, language)
+
+    # ------------------------------------------------------------------------------------------------ network
+
+    def heads(self, encoder: Encoder) -> dict[str, Head]:
+        """None on the encoder itself."""
+        raise ConfigError("generate has a decoder of its own, so it can't share an encoder with other tasks")
+
+    def network(self, encoder: Encoder) -> Network:
+        """Encoder, decoder and the head on the decoder, whose own start is random."""
+        config = self.decoder_config(encoder.config)
+        decoder = Decoder(config, shared=encoder if self.settings.decoder == "share" else None)
+        head = MaskedHead(
+            decoder.embeddings.word,
+            activation=ACTIVATIONS[config.hidden_act],
+            layer_norm_eps=config.layer_norm_eps,
+            initializer_range=config.initializer_range,
+            tied=self.settings.tied,
+        )
+        return Network(encoder, {TEXT: head}, decoder)
+
+    def decoder_config(self, encoder: EncoderConfig) -> EncoderConfig:
+        """The decoder's shape."""
+        return replace(encoder, **self.shape)
+
+    def first_weights(self, weights: dict[str, Tensor], config: EncoderConfig) -> dict[str, Tensor]:
+        """An encoder's weights as this model's: the decoder's too unless it is fresh, and its masked-LM head's."""
+        weights = dict(weights)
+        if self.settings.decoder != "fresh" and not any(name.startswith("decoder.") for name in weights):
+            layers = range(self.decoder_config(config).num_hidden_layers)
+            for name in [name for name in weights if name.startswith(("encoder.embeddings.", "encoder.layers."))]:
+                if "layers" not in name or int(name.split(".")[2]) in layers:
+                    weights[f"decoder.body.{name.removeprefix('encoder.')}"] = weights[name]
+            for name in [name for name in weights if name.startswith("heads.masked.")]:
+                weights[f"heads.{TEXT}.{name.removeprefix('heads.masked.')}"] = weights.pop(name)
+            if not self.settings.tied:
+                weights[f"heads.{TEXT}.weight"] = weights[_WORDS]
+        return self.inward(weights)
+
+    def inward(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A file's weights without those that stand there twice: shared layers, a tied matrix."""
+        weights = dict(weights)
+        matrix, words = weights.get(f"heads.{TEXT}.weight"), weights.get(f"decoder.body.{_WORDS.partition('.')[2]}")
+        if self.settings.tied and matrix is not None:
+            if words is not None and not torch.equal(matrix, words):
+                raise ModelError(
+                    "the matrix that tells the decoder's tokens differs from its word embeddings, though "
+                    "config.json ties them (tie_word_embeddings)"
+                )
+            del weights[f"heads.{TEXT}.weight"]
+        if self.settings.decoder == "share":
+            weights = {name: weight for name, weight in weights.items() if not name.startswith("decoder.body.")}
+        return weights
+
+    def outward(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """All weights that transformers wants, shared ones twice."""
+        if self.settings.decoder != "share":
+            return weights
+        parts = ("encoder.embeddings.", "encoder.layers.")
+        twice = {
+            f"decoder.body.{name.removeprefix('encoder.')}": weight.clone()
+            for name, weight in weights.items()
+            if name.startswith(parts)
+        }
+        return weights | twice
+
+    # ----------------------------------------------------------------------------------------------- examples
+
+    def encode(
+        self, records: Sequence[Record], tokenizer: Tokenizer, *, max_length: int, labelled: bool, first: int = 0
+    ) -> list[Encoded]:
+        """[CLS] source [SEP], and when `labelled` the target that is taught: [CLS] target, to be told as target [SEP].
+
+        To predict, a record with a "text" will do.
+        """
+        sources = tokenizer.encode([source_of(record, labelled) for record in records])
+        targets: list[Text | None] = [None] * len(records)
+        if labelled:
+            targets = [*tokenizer.encode([targets_of(record)[0] for record in records])]
+        writing = self.writing(tokenizer)
+        encoded = []
+        for number, (record, source, target) in enumerate(zip(records, sources, targets, strict=True), first):
+            pieces, coverage = self._source(record, source, tokenizer, number, max_length)
+            if target is None:
+                example = Example(tuple(pieces), {}, decoding=writing, seed=_seed(source))
+            else:
+                decoder, read, dropped = self._target(record, target, writing, max_length)
+                example = Example(tuple(pieces), {TEXT: read}, decoder=decoder, decoding=writing, seed=_seed(source))
+                coverage += Coverage(dropped=dropped)
+            encoded.append(Encoded([example], coverage))
+        return encoded
+
+    def writing(self, tokenizer: Tokenizer) -> Writing:
+        """The decoding settings in this tokenizer's ids.
+
+        Raises:
+            ConfigError: a forbidden word that has no tokens.
+        """
+        settings = self.settings.decoding
+        forbidden = [tuple(text.ids.tolist()) for text in tokenizer.encode(settings.forbidden)]
+        for word, ids in zip(settings.forbidden, forbidden, strict=True):
+            if not ids:
+                raise ConfigError(f"forbidden has {word!r}, which is nothing but blanks; leave it out")
+        start = tokenizer.cls_id if self.start is None else self.start
+        return Writing(settings, start, tokenizer.sep_id if self.end is None else self.end, tuple(forbidden))
+
+    def _source(
+        self, record: Record, text: Text, tokenizer: Tokenizer, number: int, max_length: int
+    ) -> tuple[list[Piece], Coverage]:
+        if not len(text.ids):
+            raise record.error("the source is empty (nothing but blanks or control characters); leave the record out")
+        room = max_length - 2
+        if len(text.ids) > room and self.settings.long == "refuse":
+            raise record.error(
+                f"the source has {len(text.ids)} tokens, the model reads {room} at once; shorten it, or say "
+                f"long windows (all of it, in windows side by side) or long first (its first {room} tokens)"
+            )
+        stride = min(32, room // 4)
+        windows = 1 if self.settings.long == "first" else None
+        pieces, coverage = single(text, tokenizer, record=number, max_length=max_length, windows=windows, stride=stride)
+        origin = pieces[0].origin
+        assert origin is not None
+        pieces[0] = replace(pieces[0], origin=replace(origin, extra=tokenizer))
+        return pieces, coverage
+
+    def _target(self, record: Record, text: Text, writing: Writing, max_length: int) -> tuple[Piece, Read, int]:
+        """What the decoder is given, what it shall answer, and how many tokens were cut."""
+        if not len(text.ids):
+            raise record.error("the target is empty (nothing but blanks or control characters); leave the record out")
+        room = max_length - 1
+        if len(text.ids) > room and self.settings.long == "refuse":
+            raise record.error(
+                f"the target has {len(text.ids)} tokens, the model writes {room}; shorten it, or say long first"
+            )
+        ids = text.ids[:room].astype(np.int64)
+        # A cut target ends nowhere: the model must not learn that it does.
+        labels = np.append(ids, writing.end) if len(ids) == len(text.ids) else ids
+        given = np.concatenate([[writing.start], ids])[: len(labels)]
+        read = Read(np.arange(len(labels)), np.array([len(labels)]), labels=labels, weight=float(len(labels)))
+        return Piece(given), read, len(text.ids) - len(ids)
+
+    def losses(self, scores: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Cross-entropy of each next token, the right one before it given (teacher forcing)."""
+        labels = batch.targets[TEXT].labels
+        assert labels is not None
+        smoothing = self.settings.label_smoothing
+        loss = F.cross_entropy(scores[TEXT].float(), labels, label_smoothing=smoothing, reduction="sum")
+        return {TEXT: loss}
+
+    # -------------------------------------------------------------------------------------------- predictions
+
+    def decode(self, record: Record, answers: list[Answer]) -> dict[str, Any]:
+        """The text that was written; of a labelled record also how likely its reference is."""
+        scores, origin = answers[0].scores, answers[0].example.pieces[0].origin
+        assert origin is not None
+        prediction: dict[str, Any] = {
+            "text": origin.extra.decode(scores["ids"].tolist()),
+            "score": float(scores["score"]),
+        }
+        if not scores["ended"]:
+            prediction["unfinished"] = True
+        if "gold" in scores:
+            total, count = scores["gold"].tolist()
+            prediction["reference"] = {"log_likelihood": total, "tokens": int(count)}
+        return prediction
+
+    def metrics(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Overlap with the references, variety, and perplexity a token."""
+        gold = [targets_of(record) for record in records]
+        scores = generation(gold, [one["text"] for one in predictions], language=self.language)
+        signatures = scores.pop("signatures")
+        known = [one["reference"] for one in predictions if "reference" in one]
+        mean = sum(one["log_likelihood"] for one in known) / max(1, sum(one["tokens"] for one in known))
+        if known:
+            scores |= {"log_likelihood": mean, "perplexity": math.exp(min(-mean, 700.0))}
+        unfinished = sum("unfinished" in one for one in predictions)
+        return scores | {"unfinished": unfinished, "signatures": signatures}
+
+    def with_options(self, **options: Any) -> GenerateTask:
+        """Other decoding settings, and `long`."""
+        other = copy.copy(self)
+        given = {name.replace("-", "_"): value for name, value in options.items()}
+        long = given.pop("long", self.settings.long)
+        known = {entry.name for entry in fields(Decoding)}
+        if unknown := [name for name in given if name not in known]:
+            raise ConfigError(
+                f"generate takes no option {unknown[0]!r}; known are {', '.join(sorted([*known, 'long']))}"
+            )
+        decoding = asdict(self.settings.decoding) | {name: _plain(name, value) for name, value in given.items()}
+        kept = {entry.name: getattr(self.settings, entry.name) for entry in fields(self.settings)}
+        plain = kept | {"decoding": decoding, "long": long}
+        other.settings = config.from_dict(GenerateSettings, plain)
+        return other
+
+    # ------------------------------------------------------------------------------------------------- saving
+
+    def files(self, base: dict[str, Any], tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
+        """config.json as EncoderDecoderModel has it, and generation_config.json."""
+        writing = self.writing(tokenizer)
+        ids = {"decoder_start_token_id": writing.start, "eos_token_id": writing.end, "pad_token_id": tokenizer.pad_id}
+        encoder = base | {"architectures": ["BertModel"]}
+        decoder = encoder | self.shape
+        decoder |= {"architectures": ["BertLMHeadModel"], "is_decoder": True, "add_cross_attention": True}
+        tied = {"tie_word_embeddings": self.settings.tied}
+        whole = {
+            "architectures": [self.architecture],
+            "model_type": "encoder-decoder",
+            "is_encoder_decoder": True,
+            "dtype": "float32",
+            "vocab_size": base["vocab_size"],
+            **ids,
+            **tied,
+            "encoder": encoder,
+            "decoder": decoder | tied,
+        }
+        settings = asdict(self.settings.decoding)
+        theirs = {theirs: settings[ours] for ours, theirs in _OURS.items() if settings[ours] is not None}
+        theirs["early_stopping"] = _EARLY[settings["early_stopping"]]
+        if writing.forbidden:
+            theirs["bad_words_ids"] = [list(ids) for ids in writing.forbidden]
+        return {"config.json": whole, "generation_config.json": ids | theirs}
+
+    @classmethod
+    def from_config(cls, raw: dict[str, Any]) -> GenerateTask:
+        """The task of an EncoderDecoderModel of two BERTs; `raw["generation"]` has its generation_config.json."""
+        decoder, generation = raw["decoder"], raw.get("generation") or {}
+        if decoder.get("model_type") != "bert" or not decoder.get("add_cross_attention"):
+            raise ModelError("config.json: the decoder must be a BERT with cross-attention (add_cross_attention)")
+        if decoder.get("hidden_size") != raw["encoder"].get("hidden_size"):
+            raise ModelError("config.json: encoder and decoder must be of one width (hidden_size)")
+        names = [entry.name for entry in fields(EncoderConfig)]
+        shape = {name: decoder[name] for name in names if decoder.get(name) not in (None, raw["encoder"].get(name))}
+        start, end = (
+            next((part[key] for part in (generation, raw, decoder) if type(part.get(key)) is int), None)
+            for key in ("decoder_start_token_id", "eos_token_id")
+        )
+        settings = GenerateSettings(
+            tied=bool(decoder.get("tie_word_embeddings", raw.get("tie_word_embeddings", True))),
+            decoding=_decoding_of(generation),
+        )
+        return cls(settings, shape=shape, start=start, end=end)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Settings, language, shape and ids."""
+        settings = settings_dict(self.settings)
+        settings["decoding"] = settings_dict(self.settings.decoding)
+        ids = {name: value for name, value in (("start", self.start), ("end", self.end)) if value is not None}
+        return {"settings": settings, "language": self.language, "shape": self.shape, **ids}
+
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any]) -> GenerateTask:
+        """The task that `to_dict` described."""
+        settings = config.from_dict(GenerateSettings, saved["settings"])
+        shape, start, end = saved["shape"], saved.get("start"), saved.get("end")
+        return cls(settings, saved["language"], shape=shape, start=start, end=end)
+
+
+_HAN = re.compile(f"[{HAN}]")
+_WORDS = "encoder.embeddings.word.weight"
+
+
+def source_of(record: Record, labelled: bool) -> str:
+    """The text to read; to predict, any "text" will do."""
+    name = "source" if labelled or "source" in record.fields or "text" not in record.fields else "text"
+    return require(record, name, str)
+
+
+def targets_of(record: Record) -> list[str]:
+    """The reference, or all of them.
+
+    Raises:
+        DataError: none, or no text.
+    """
+    found = require(record, "target", str, list[str])
+    if isinstance(found, str):
+        return [found]
+    if not found:
+        raise record.error('"target" is an empty list; wanted a text, or several as references')
+    return found
+
+
+def _seed(source: Text) -> int:
+    """What sampling draws from: a number of the source itself, so that its place among others does not matter."""
+    return zlib.crc32(source.ids.astype(np.int64).tobytes())
+
+
+def _plain(name: str, value: Any) -> Any:
+    """An option as the settings have it: words of the command line as numbers, true and false, lists."""
+    if name == "early_stopping" and isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, str) or name == "early_stopping":
+        return value
+    if name == "forbidden":
+        return [word for word in re.split("[,，]", value) if word.strip()]
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+def _decoding_of(generation: dict[str, Any]) -> Decoding:
+    """The settings of a generation_config.json; what only speaks of sampling is left out where it is off."""
+    found = {ours: generation[theirs] for ours, theirs in _OURS.items() if generation.get(theirs) is not None}
+    if generation.get("max_new_tokens") is None and type(generation.get("max_length")) is int:
+        found["max_length"] = max(1, generation["max_length"] - 1)  # theirs counts the start token
+    if not found.get("sample"):
+        found = {name: value for name, value in found.items() if name not in ("temperature", "top_k", "top_p")}
+    for name in ("top_k", "no_repeat_ngram"):
+        if found.get(name) == 0:  # off
+            del found[name]
+    early = {theirs: ours for ours, theirs in _EARLY.items()}.get(generation.get("early_stopping"), "no")
+    try:
+        return config.from_dict(Decoding, found | {"early_stopping": early})
+    except ConfigError as error:
+        raise ModelError(f"generation_config.json: {error}") from None

@@ -1,0 +1,424 @@
+"""Generation: records, examples, where the decoder starts from, what is written, its alignment, and messages."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bothways.batch import pack
+from bothways.data.records import read_records
+from bothways.errors import BothwaysError, ConfigError, DataError, ModelError
+from bothways.infer.alignment import alignment_html, alignment_png, by_word
+from bothways.infer.predictor import Predictor
+from bothways.models.model import Model, fresh, load, save, start_from
+from bothways.nn.decoding_settings import Decoding
+from bothways.nn.encoder import EncoderConfig
+from bothways.nn.network import TEXT
+from bothways.tasks.classify import ClassifySettings, ClassifyTask
+from bothways.tasks.generate import GenerateSettings, GenerateTask
+from bothways.tasks.multi import Part
+from bothways.tasks.pretraining import PretrainTask
+from bothways.text.tokenizer import Tokenizer
+
+GIVEN = [
+    {"source": "我 吃", "target": "I eat"},
+    {"source": "你 吃", "target": "you eat"},
+    {"source": "我 看", "target": "I see"},
+    {"source": "你 看", "target": "you see"},
+    {"source": "他 看 我", "target": "he sees me"},
+]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Threads cost more than they give in so small a network."""
+    torch.set_num_threads(1)
+
+
+def task_of(**settings: Any) -> GenerateTask:
+    return GenerateTask(GenerateSettings(**{"decoding": Decoding(max_length=20), **settings}))
+
+
+# ------------------------------------------------------------------------------------------------------ examples
+
+
+def test_a_labelled_record_is_taught(as_records: Any, tokenizer: Tokenizer) -> None:
+    records = as_records([{"source": "我 ab", "target": ["你 c", "another"]}])
+    (encoded,) = task_of().encode(records, tokenizer, max_length=16, labelled=True, first=7)
+    (example,) = encoded.examples
+    words = lambda ids: [tokenizer.token(number) for number in ids.tolist()]  # noqa: E731
+    assert words(example.pieces[0].input_ids) == ["[CLS]", "我", "a", "##b", "[SEP]"]
+    assert example.pieces[0].origin is not None
+    assert example.pieces[0].origin.record == 7
+    assert example.decoder is not None
+    assert words(example.decoder.input_ids) == ["[CLS]", "你", "c"]
+    read = example.reads[TEXT]
+    assert read.labels is not None
+    assert words(read.labels) == ["你", "c", "[SEP]"]
+    assert (read.rows.tolist(), read.groups.tolist(), read.weight) == ([0, 1, 2], [3], 3.0)
+    assert example.tokens == 5 + 3
+    assert encoded.coverage.told() == {"kept": 3}
+
+
+def test_what_is_too_long_is_refused_or_told(as_records: Any, tokenizer: Tokenizer) -> None:
+    long_source = as_records([{"source": "我" * 30, "target": "ab"}])
+    long_target = as_records([{"source": "我", "target": "我" * 30}])
+
+    def encode(records: Any, long: str) -> Any:
+        return task_of(long=long).encode(records, tokenizer, max_length=16, labelled=True)[0]
+
+    with pytest.raises(DataError, match=r"<records>:1: the source has 30 tokens, the model reads 14 at once; shorten"):
+        encode(long_source, "refuse")
+    with pytest.raises(DataError, match=r"<records>:1: the target has 30 tokens, the model writes 15; shorten it, or"):
+        encode(long_target, "refuse")
+    first = encode(long_source, "first")
+    assert first.coverage.told() == {"kept": 14, "dropped": 16}
+    windows = encode(long_source, "windows")
+    assert windows.coverage.dropped == 0
+    assert windows.coverage.kept == 30
+    assert len(windows.examples) == 1
+    assert len(windows.examples[0].pieces) > 2
+    cut = encode(long_target, "first")
+    assert cut.coverage.told() == {"kept": 1, "dropped": 15}
+    labels = cut.examples[0].reads[TEXT].labels
+    assert tokenizer.sep_id not in labels.tolist()  # it does not end there
+    assert len(cut.examples[0].decoder.input_ids) == len(labels) == 15
+
+
+def test_windows_of_a_long_source_are_read_together(make_model: Any) -> None:
+    predictor = Predictor(make_model(task_of(long="windows"), positions=16), device="cpu")
+    source = "我你他她它们是不在有这那人大天日月水火山"
+    (one,) = predictor.generate([source], return_attention=True)
+    assert one["tokens"]["kept"] == 20
+    assert one["attention"].shape[3] > 22
+    assert np.allclose(one["attention"].sum(-1), 1, atol=1e-5)
+    changed = predictor.generate([source[:-1] + "听"], return_attention=True)[0]
+    assert changed["score"] != one["score"]
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"source": " ", "target": "a"}, "the source is empty (nothing but blanks"),
+        ({"source": "a", "target": "\t"}, "the target is empty (nothing but blanks"),
+        ({"source": "a", "target": []}, '"target" is an empty list'),
+        ({"source": "a", "target": 3}, "'target' is a whole number ('3'), wanted a string or a list of strings"),
+        ({"source": "a"}, "no field 'target'; there are 'source'"),
+        ({"target": "a"}, "no field 'source'; there are 'target'"),
+    ],
+)
+def test_records_that_can_not_be(record: Any, message: str, as_records: Any, tokenizer: Tokenizer) -> None:
+    with pytest.raises(DataError) as caught:
+        task_of().encode(as_records([record]), tokenizer, max_length=16, labelled=True)
+    assert message in str(caught.value)
+    assert "<records>:1" in str(caught.value)
+
+
+def test_language_is_that_of_the_targets(as_records: Any) -> None:
+    chinese = as_records([{"source": "I see", "target": "我看到了OK"}])
+    assert GenerateTask.learn(chinese, GenerateSettings()).language == "zh"
+    assert GenerateTask.learn(as_records(GIVEN), GenerateSettings()).language == "other"
+    assert GenerateTask.learn(as_records(GIVEN), GenerateSettings(language="zh")).language == "zh"
+
+
+def test_loss_is_smoothed_cross_entropy_of_the_next_tokens(as_records: Any, make_model: Any) -> None:
+    task = task_of(label_smoothing=0.2)
+    model = make_model(task)
+    encoded = task.encode(as_records(GIVEN), model.tokenizer, max_length=32, labelled=True)
+    batch = pack([one.examples[0] for one in encoded])
+    scores = model.network.eval()(batch)
+    labels = batch.targets[TEXT].labels
+    logs = scores[TEXT].log_softmax(-1)
+    wanted = 0.8 * logs.gather(1, labels[:, None]).sum() + 0.2 * logs.mean(-1).sum()
+    assert torch.allclose(task.losses(scores, batch)[TEXT], -wanted, rtol=1e-5)
+    assert batch.targets[TEXT].weight == len(labels)
+
+
+# ------------------------------------------------------------------------------------------ where it starts from
+
+
+def pretrained(tokenizer: Tokenizer, make_model: Any, folder: Path) -> Path:
+    return save(make_model(PretrainTask("next")), folder)
+
+
+@pytest.mark.parametrize("settings", [{}, {"tied": False}, {"decoder_layers": 1}], ids=["tied", "untied", "shallow"])
+def test_bert2bert(settings: Any, tokenizer: Tokenizer, make_model: Any, tmp_path: Path) -> None:
+    folder = pretrained(tokenizer, make_model, tmp_path / "bert")
+    network = start_from(folder, task_of(**settings)).network
+    before = load(folder).network.state_dict()
+    weights = network.state_dict()
+    copied = [name for name in weights if name.startswith("decoder.body.")]
+    assert len(copied) == 5 + 12 * settings.get("decoder_layers", 2)
+    for name in copied:
+        assert torch.equal(weights[name], before[name.replace("decoder.body.", "encoder.")])
+        assert weights[name].data_ptr() != weights[name.replace("decoder.body.", "encoder.")].data_ptr()
+    for name in ("dense.weight", "norm.bias", "bias"):
+        assert torch.equal(weights[f"heads.text.{name}"], before[f"heads.masked.{name}"])
+    if "tied" in settings:
+        assert torch.equal(weights["heads.text.weight"], weights["decoder.body.embeddings.word.weight"])
+    assert not torch.equal(weights["decoder.cross.0.query.weight"], weights["encoder.layers.0.attention.output.weight"])
+
+
+def test_shared_layers_are_counted_once_and_taught_from_both_sides(
+    tokenizer: Tokenizer, make_model: Any, as_records: Any, tmp_path: Path
+) -> None:
+    folder = pretrained(tokenizer, make_model, tmp_path / "bert")
+    task = task_of(decoder="share")
+    shared, copied = start_from(folder, task), start_from(folder, task_of())
+    assert shared.parameters < copied.parameters
+    assert not any(name.startswith("decoder.body.") for name in shared.network.state_dict())
+    encoded = task.encode(as_records(GIVEN), tokenizer, max_length=32, labelled=True)
+    batch = pack([one.examples[0] for one in encoded])
+    for model in (shared, copied):
+        model.network.train()
+        task.losses(model.network(batch), batch)[TEXT].backward()
+    first = "encoder.layers.0.mlp.up.weight"
+    both = dict(shared.network.named_parameters())[first].grad
+    one = dict(copied.network.named_parameters())
+    two = one[first].grad + one[first.replace("encoder.", "decoder.body.")].grad  # type: ignore[operator]
+    # The fresh cross-attention differs, so only the size of the gradients is alike.
+    assert both is not None
+    assert 0.2 < float(both.norm() / two.norm()) < 5
+
+
+def test_a_fresh_decoder_is_not_the_encoder(tokenizer: Tokenizer, make_model: Any, tmp_path: Path) -> None:
+    model = start_from(pretrained(tokenizer, make_model, tmp_path / "bert"), task_of(decoder="fresh"))
+    weights = model.network.state_dict()
+    name = "decoder.body.layers.0.mlp.up.weight"
+    assert not torch.equal(weights[name], weights[name.replace("decoder.body.", "encoder.")])
+    assert "starts from random" in " ".join(model.told)
+
+
+def test_an_encoder_decoder_goes_on_as_it_is(make_model: Any, tmp_path: Path) -> None:
+    first = make_model(task_of())
+    again = start_from(save(first, tmp_path / "model"), task_of())
+    assert again.told == []
+    for name, weight in first.network.state_dict().items():
+        assert torch.equal(again.network.state_dict()[name], weight)
+    other = start_from(tmp_path / "model", ClassifyTask(ClassifySettings(), "one", ["a", "b"]))
+    assert other.network.decoder is None
+    assert any(line.startswith("left out: decoder.") for line in other.told)
+
+
+# --------------------------------------------------------------------------------------------- learning, writing
+
+
+@pytest.fixture(scope="module")
+def translator(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Predictor]:
+    """A model that has learnt GIVEN, read from its folder."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    config = EncoderConfig(
+        vocab_size=tokenizer.size,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=32,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        initializer_range=0.1,
+    )
+    task = task_of(language="other", label_smoothing=0.0)
+    model = fresh(config, tokenizer, task)
+    encoded = task.encode([*read_records(GIVEN)], tokenizer, max_length=32, labelled=True)
+    batch = pack([one.examples[0] for one in encoded])
+    optimizer = torch.optim.AdamW(model.network.parameters(), lr=5e-3)
+    model.network.train()
+    for step in range(200):
+        optimizer.param_groups[0]["lr"] = 5e-3 * (1 - step / 200)
+        (task.losses(model.network(batch), batch)[TEXT] / batch.targets[TEXT].weight).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    folder = save(model, tmp_path_factory.mktemp("translator") / "model")
+    return lambda: Predictor(load(folder), device="cpu")
+
+
+def test_it_learns_to_translate(translator: Any) -> None:
+    predictor = translator()
+    for beams in (1, 3):
+        texts = [one["text"] for one in predictor.generate([one["source"] for one in GIVEN], beams=beams)]
+        assert texts == [one["target"] for one in GIVEN]
+    scores = predictor.evaluate(GIVEN)
+    assert scores["chrf"] == pytest.approx(100.0)
+    assert scores["rougeL"] == pytest.approx(1.0)
+    assert scores["unfinished"] == 0
+    assert 1.0 < scores["perplexity"] < 1.5
+    assert math.exp(-scores["log_likelihood"]) == pytest.approx(scores["perplexity"])
+    assert "tok:13a" in scores["signatures"]["bleu"]
+    assert scores["records"] == 5
+    assert predictor.evaluate([{"source": "我 吃", "target": "x y z w"}])["chrf"] < 10
+
+
+def test_predict_takes_texts_and_records_and_options(translator: Any) -> None:
+    predictor = translator()
+    assert [one["text"] for one in predictor.predict(["我 吃", {"source": "你 看"}, {"text": "你 看"}])] == [
+        "I eat",
+        "you see",
+        "you see",
+    ]
+    (cut,) = predictor.predict(["他 看 我"], max_length=2)
+    assert cut["unfinished"] is True
+    assert "I" not in predictor.generate(["我 吃"], forbidden=["I"])[0]["text"].split()
+    strings = predictor.with_options(
+        **{"beams": "3", "max-length": "7", "early-stopping": "yes", "forbidden": "I,ab c"}
+    )
+    settings = strings.model.task.settings.decoding
+    assert (settings.beams, settings.max_length, settings.early_stopping) == (3, 7, "yes")
+    assert settings.forbidden == ["I", "ab c"]
+    assert predictor.model.task.settings.decoding.beams == 1
+
+
+def test_the_stream_is_the_text(translator: Any) -> None:
+    predictor = translator()
+    for record in GIVEN:
+        pieces = [*predictor.generate_stream(record["source"])]
+        assert "".join(pieces) == record["target"]
+        assert len(pieces) > 1
+    sampled = {"sample": True, "temperature": 3.0, "seed": 4}
+    text = predictor.generate(["我 吃"], **sampled)[0]["text"]
+    assert "".join(predictor.generate_stream("我 吃", **sampled)) == text
+    with pytest.raises(ConfigError, match="beams is 2; a stream needs beams 1"):
+        predictor.generate_stream("我 吃", beams=2)
+
+
+def test_alignment_and_content(translator: Any) -> None:
+    predictor = translator()
+    one, two = predictor.generate(["我 吃", "他 看 我"], return_attention=True, return_content=True, beams=2)
+    assert one["source_tokens"] == ["[CLS]", "我", "吃", "[SEP]"]
+    assert one["target_tokens"] == ["I", "e", "##a", "##t", "[SEP]"]
+    assert one["attention"].shape == (1, 2, 5, 4)
+    assert one["content"].shape == (1, 5, 32)
+    assert np.allclose(one["attention"].sum(-1), 1.0, atol=1e-6)
+    assert two["attention"].shape[3] == 5
+    # C is α times the values
+    network = predictor.model.network
+    (encoded,) = predictor.encode([*read_records([{"source": "我 吃"}])])
+    batch = pack(encoded.examples)
+    with torch.no_grad():
+        _, values = network.decoder.cross[0].keys_values(network.encoder(batch.tokens))
+    wanted = np.einsum("hts,shk->thk", one["attention"][0], values.numpy()).reshape(5, 32)
+    assert np.allclose(one["content"][0], wanted, atol=1e-5)
+    assert "attention" not in predictor.generate(["我 吃"])[0]
+
+
+def test_pictures(translator: Any, tmp_path: Path) -> None:
+    predictor = translator()
+    weights, target, source = by_word(
+        np.array([[0.1, 0.2, 0.7], [0.3, 0.5, 0.2], [0.5, 0.5, 0.0]]), ["a", "##b", "c"], ["x", "y", "##z"]
+    )
+    assert (target, source) == (["ab", "c"], ["x", "yz"])
+    assert np.allclose(weights, [[0.2, 0.8], [0.5, 0.5]])
+    found = predictor.generate(["我 吃", "a<b"], return_attention=True)
+    page = alignment_html(found)
+    assert "我" in page
+    assert "eat" in page
+    assert "<th>&lt;</th>" in page
+    assert "http" not in page  # self-contained
+    assert page.count("<table>") == 2 * len(found)
+    latin = predictor.generate(["a b"], return_attention=True)[0]
+    alignment_png(latin | {"text": "x"}, tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ConfigError, match=r"no font on this machine has all of the characters \(such as .*\.html"):
+        alignment_png(latin | {"source_tokens": ["\U0010fffd"] * len(latin["source_tokens"])}, tmp_path / "b.png")
+    assert not (tmp_path / "b.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"beams": 0}, "beams is 0; it must be at least 1"),
+        ({"beams": "four"}, "beams"),
+        ({"beam": 4}, "generate takes no option 'beam'; known are beams, early_stopping"),
+        ({"top_p": 2.0, "sample": True}, "top_p is 2.0"),
+        ({"forbidden": [" "]}, "forbidden has ' ', which is nothing but blanks"),
+        ({"long": "middle"}, "long"),
+    ],
+)
+def test_options_that_can_not_be(options: Any, message: str, translator: Any) -> None:
+    with pytest.raises(BothwaysError) as caught:
+        translator().generate(["我"], **options)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_inputs_that_can_not_be(translator: Any, make_model: Any) -> None:
+    predictor = translator()
+    with pytest.raises(DataError, match="<records>:2: the source is empty"):
+        predictor.generate(["我", ""])
+    with pytest.raises(
+        DataError, match=r"<records>:1: the source has 50 tokens, the model reads 30 at once; .* windows"
+    ):
+        predictor.generate("我" * 50)
+    assert predictor.generate("我" * 50, long="first")[0]["tokens"] == {"kept": 30, "dropped": 20}
+    assert predictor.generate("我" * 50, long="windows")[0]["tokens"]["kept"] == 50
+    classifier = Predictor(make_model(ClassifyTask(ClassifySettings(), "one", ["a", "b"])), device="cpu")
+    with pytest.raises(ModelError, match="this model does not generate text; fine-tune one that does"):
+        classifier.generate(["我"])
+    with pytest.raises(ConfigError, match="generate has a decoder of its own, so it can't share an encoder"):
+        Part("generate")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"decoder_layers": 0}, "decoder_layers is 0"),
+        ({"decoder": "share", "decoder_layers": 1}, "decoder_layers can't be chosen for decoder share"),
+        ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
+    ],
+)
+def test_settings_that_can_not_be(settings: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        GenerateSettings(**settings)
+
+
+# ------------------------------------------------------------------------------------------------ damaged folders
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda raw: raw["decoder"].update(hidden_size=64), "same hidden_size and vocab_size"),
+        (lambda raw: raw.update(decoder=3), "decoder is 3; it must be an object in braces"),
+        (lambda raw: raw["decoder"].update(model_type="gpt2"), "model_type is 'gpt2'"),
+        (lambda raw: raw["encoder"].update(is_decoder=True), "is_decoder is set"),
+        (lambda raw: raw["decoder"].update(num_hidden_layers=3), "decoder.bert.encoder.layer.2"),
+    ],
+)
+def test_damaged_config(change: Any, message: str, make_model: Any, tmp_path: Path) -> None:
+    folder = save(make_model(task_of()), tmp_path / "model")
+    (folder / "bothways.json").unlink()  # as transformers would have saved it
+    raw = json.loads((folder / "config.json").read_text())
+    change(raw)
+    (folder / "config.json").write_text(json.dumps(raw))
+    with pytest.raises(ModelError) as caught:
+        load(folder)
+    assert message in str(caught.value)
+    assert str(folder) in str(caught.value)
+
+
+def test_generation_settings_that_can_not_be(make_model: Any, tmp_path: Path) -> None:
+    folder = save(make_model(task_of()), tmp_path / "model")
+    (folder / "bothways.json").unlink()
+    (folder / "generation_config.json").write_text(json.dumps({"num_beams": 0}))
+    with pytest.raises(ModelError, match=r"generation_config.json: .*beams is 0"):
+        load(folder)
+
+
+def test_a_saved_model_says_what_it_is(make_model: Any, tmp_path: Path) -> None:
+    task = GenerateTask(GenerateSettings(long="first", decoding=Decoding(beams=2, forbidden=["a"])), "zh")
+    model: Model = make_model(task)
+    loaded = load(save(model, tmp_path / "model"))
+    assert isinstance(loaded.task, GenerateTask)
+    assert loaded.task.settings == task.settings
+    assert loaded.task.language == "zh"
+    raw = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert raw["decoder"]["is_decoder"] is True
+    assert raw["encoder"].get("is_decoder") is not True
