@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -31,6 +31,8 @@ class Predict:
     """file for the predictions; none: standard output"""
     columns: dict[str, str] = field(default_factory=dict)
     """--columns.text NAME: the field that holds the text"""
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = "float32"
+    """what products are computed in; auto: bfloat16 where this machine is fast at it; int8: for a CPU"""
     segment: dict[str, str] = field(default_factory=dict)
     """--segment.dictionary FILE: words to keep whole, one a line; --segment.bonus X: only add X to their scores"""
     common: Annotated[Common, FLAT] = field(default_factory=Common)
@@ -48,7 +50,7 @@ def run(argv: list[str]) -> int:
     from bothways.data.records import read_records, require
     from bothways.infer.predictor import load, records_of
 
-    predictor = load(wanted.model, device=wanted.common.device)
+    predictor = load(wanted.model, device=wanted.common.device, precision=wanted.precision)
     if wanted.segment:
         predictor = predictor.with_options(**wanted.segment)
     records = records_of(wanted.text) if wanted.data is None else read_records(wanted.data, columns=wanted.columns)

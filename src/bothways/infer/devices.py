@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 import os
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -11,6 +14,8 @@ import torch
 from bothways.errors import ConfigError
 
 Precision = Literal["auto", "float32", "bfloat16"]
+AnswerPrecision = Literal["auto", "float32", "bfloat16", "int8"]
+"""What answers can be computed in; nothing is trained in int8."""
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -44,8 +49,62 @@ def pick_precision(wanted: Precision, device: torch.device) -> Literal["float32"
     return wanted
 
 
+def pick_answer_precision(wanted: AnswerPrecision, device: torch.device) -> Literal["float32", "bfloat16", "int8"]:
+    """The precision that answers are computed in; auto takes bfloat16 where it is native, never int8.
+
+    Raises:
+        ConfigError: int8 was asked for on a GPU.
+    """
+    if wanted != "int8":
+        return pick_precision(wanted, device)
+    if device.type != "cpu":
+        raise ConfigError(f"--precision int8 is for the CPU; on {device.type} try --precision bfloat16")
+    return "int8"
+
+
 def computing_in(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """A context in which products run in `precision`; sums, norms and weights stay in float32."""
     if precision == "float32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+# ------------------------------------------------------------------------------------------------ cores
+
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+def available_cores() -> int:
+    """Cores that this process may really use: its affinity, or less where its control group has a quota."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    quota = _quota(CGROUPS)
+    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
+
+
+def _quota(root: Path) -> float | None:
+    """Cores' worth of time that the control group may use (version 2, then version 1); None: no limit is told.
+
+    Reference: the kernel's Documentation/admin-guide/cgroup-v2.rst, cpu.max.
+    """
+    quotas = []
+    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:
+            words = " ".join((root / file).read_text(encoding="ascii") for file in files).split()
+            allowed, period = float(words[0]), float(words[1])
+        except (OSError, ValueError, IndexError):  # no such file, or "max"
+            continue
+        if allowed > 0 and period > 0:
+            quotas.append(allowed / period)
+    return min(quotas, default=None)
+
+
+@functools.cache
+def use_available_cores() -> int:
+    """Let PyTorch have no more threads than there are cores for them, once a process; how many it has then.
+
+    Unless OMP_NUM_THREADS says how many it should be.
+    """
+    if "OMP_NUM_THREADS" not in os.environ and (cores := available_cores()) < torch.get_num_threads():
+        torch.set_num_threads(cores)
+    return torch.get_num_threads()
