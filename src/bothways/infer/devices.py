@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import math
 import os
@@ -100,11 +101,23 @@ def _quota(root: Path) -> float | None:
 
 
 @functools.cache
-def use_available_cores() -> int:
-    """Let PyTorch have no more threads than there are cores for them, once a process; how many it has then.
+def settle_cpu() -> None:
+    """Make this process fit for answers on a CPU, once: no more threads than cores, and freed memory kept.
 
-    Unless OMP_NUM_THREADS says how many it should be.
+    PyTorch has as many threads as OMP_NUM_THREADS says, and else no more than `available_cores`. The C library would
+    give the memory of large tensors back to the system after each layer, which then has to clear it again for the next
+    one: up to a third of the time in int8 (LOG.md). It keeps at most KEPT bytes for each thread.
     """
     if "OMP_NUM_THREADS" not in os.environ and (cores := available_cores()) < torch.get_num_threads():
         torch.set_num_threads(cores)
-    return torch.get_num_threads()
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):  # not glibc
+        return
+    mallopt(M_TRIM_THRESHOLD, KEPT)
+    mallopt(M_MMAP_THRESHOLD, LARGEST)
+
+
+# malloc.h of glibc; LARGEST is the most that it takes on 64 bits (mallopt(3)).
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+KEPT, LARGEST = 256 << 20, 32 << 20

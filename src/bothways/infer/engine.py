@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from bothways.batch import Batch, Example, pack
+from bothways.infer.devices import settle_cpu
 from bothways.infer.prepared import prepare
 from bothways.infer.quantised import Kernels
 from bothways.nn.network import Network
@@ -38,6 +39,8 @@ class Engine:
         batch_tokens: int | None = None,
     ) -> None:
         self.network, self.device, self.precision = network, device, precision
+        if device.type == "cpu":
+            settle_cpu()
         self.batch_tokens = batch_tokens or BATCH_TOKENS[device.type]
         self._prepared: tuple[tuple[int, ...], Network] | None = None
         self._kernels = Kernels()
@@ -109,6 +112,7 @@ def _side_by_side(workers: int) -> ThreadPoolExecutor:
     started = threading.Barrier(workers)
 
     def alone() -> None:
+        torch.get_num_threads()  # a thread's first call takes the process's number, so it must come first
         torch.set_num_threads(1)  # of this thread; also the number that threads begun later start with
         started.wait()
 

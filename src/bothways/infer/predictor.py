@@ -18,7 +18,7 @@ from bothways.batch import Example, Piece, Read
 from bothways.data.record import Record
 from bothways.data.records import read_records
 from bothways.errors import ConfigError, DataError, ModelError
-from bothways.infer.devices import AnswerPrecision, pick_answer_precision, pick_device, use_available_cores
+from bothways.infer.devices import AnswerPrecision, pick_answer_precision, pick_device
 from bothways.infer.engine import Engine
 from bothways.models import model as models
 from bothways.models.model import Model
@@ -68,8 +68,6 @@ class Predictor:
         self.model = model
         where = pick_device(device)
         chosen = pick_answer_precision(precision, where)
-        if where.type == "cpu":
-            use_available_cores()
         model.network.to(where).eval()
         self.engine = Engine(model.network, device=where, precision=chosen)
         limit = model.config.max_position_embeddings

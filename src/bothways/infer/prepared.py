@@ -97,7 +97,7 @@ def fill(x: Float[Tensor, "M D"]) -> Float[Tensor, "R D"]:
 
 def ladder(rows: int) -> int:
     """The next number of rows that a product is done with: sixteen to an octave, and multiples of 16."""
-    step = max(FINEST, 1 << max(rows - 1, 1).bit_length() - 5)
+    step = max(FINEST, 1 << max(0, (rows - 1).bit_length() - 5))
     return -(-rows // step) * step
 
 

@@ -271,7 +271,7 @@ def _rounded(number: int, finest: int) -> int:
 
     oneDNN keeps about half a megabyte of code for every shape of product that it has met, for ever.
     """
-    step = max(finest, 1 << max(number - 1, 1).bit_length() - 4)
+    step = max(finest, 1 << max(0, (number - 1).bit_length() - 4))
     return -(-number // step) * step
 
 
