@@ -123,12 +123,20 @@ def _onnx_file(folder: Path) -> Path:
 
         path.parent.mkdir(exist_ok=True)
         model = BertModel.from_pretrained(folder, add_pooling_layer=False, attn_implementation="eager").eval()
-        model.config.return_dict = False
+
+        class Hidden(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.model = model
+
+            def forward(self, ids: Any, mask: Any) -> Any:
+                return self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+
         example = (torch.ones(2, 8, dtype=torch.int64), torch.ones(2, 8, dtype=torch.int64))
         names = ["input_ids", "attention_mask"]
         axes = {name: {0: "n", 1: "t"} for name in [*names, "hidden"]}
         torch.onnx.export(
-            model, example, str(path), input_names=names, output_names=["hidden"], dynamic_axes=axes, dynamo=False
+            Hidden(), example, str(path), input_names=names, output_names=["hidden"], dynamic_axes=axes, dynamo=False
         )
     return path
 

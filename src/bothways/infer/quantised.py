@@ -84,9 +84,20 @@ class Kernels:
             # Sizes are variables and threads are the caller's, so that nothing is ever compiled again.
             made = torch.compile(function, dynamic=True, fullgraph=True, options={"cpp.dynamic_threads": True})
             setattr(self, function.__name__, _where_it_pays(made, function))
+        threads = torch.get_num_threads()
+        try:
+            for count in dict.fromkeys((threads, 1)):  # the compiler asks for both anew: alone, and side by side
+                torch.set_num_threads(count)
+                self._warm_up()
+        finally:
+            torch.set_num_threads(threads)
+
+    def _warm_up(self) -> None:
+        """Meet every kind of argument once, in two sizes."""
         with torch.inference_mode():
             for rows, inner, outer in ((32, 48, 80), (40, 64, 96)):
-                whole, scale = self.quantise(torch.ones(rows, inner))
+                for dtype in (torch.float32, torch.bfloat16):
+                    whole, scale = self.quantise(torch.ones(rows, inner, dtype=dtype))
                 sums = torch._int_mm(whole, torch.ones(inner, outer, dtype=torch.int8))
                 by = torch.ones(outer)
                 self.dequantise(sums, scale, by, by)
