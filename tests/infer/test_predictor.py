@@ -163,7 +163,7 @@ def chunk(monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 def test_streaming_asks_for_a_chunk_at_a_time(chunk: int) -> None:
-    """So memory stays flat: no record beyond the chunk being answered has been asked for."""
+    """So memory stays flat: no record beyond the chunk after the one being answered has been asked for."""
     asked = 0
 
     def records() -> Iterator[Record]:
@@ -175,7 +175,7 @@ def test_streaming_asks_for_a_chunk_at_a_time(chunk: int) -> None:
     alone = {letter: predictor.predict([letter])[0] for letter in LETTERS}
     count = 0
     for count, prediction in enumerate(predictor.stream(records()), start=1):
-        assert asked <= -(-count // chunk) * chunk
+        assert asked <= (-(-count // chunk) + 1) * chunk
         assert_same(prediction, alone[LETTERS[count % 26]])
     assert count == 3 * chunk + 5
 
@@ -302,7 +302,7 @@ def test_loaded_as_saved(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"precision": "float16"}, "precision is 'float16'; wanted one of auto, float32, bfloat16"),
+        ({"precision": "float16"}, "precision is 'float16'; wanted one of auto, float32, bfloat16, int8"),
         ({"max_length": 2}, "max_length is 2; wanted at least 3: [CLS], one token of text, [SEP]"),
         ({"max_length": -1}, "max_length is -1"),
     ],

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -38,6 +38,8 @@ class Predict:
     """the server's; also read from the environment, BOTHWAYS_API_KEY"""
     columns: dict[str, str] = field(default_factory=dict)
     """--columns.text NAME: the field that holds the text"""
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = "float32"
+    """what products are computed in; auto: bfloat16 where this machine is fast at it; int8: for a CPU"""
     segment: dict[str, str] = field(default_factory=dict)
     """--segment.dictionary FILE: words to keep whole, one a line; --segment.bonus X: only add X to their scores"""
     generate: dict[str, str] = field(default_factory=dict)
@@ -79,7 +81,7 @@ def _here(wanted: Predict) -> Iterator[Any]:
     from bothways.data.records import read_records, require
     from bothways.infer.predictor import load, records_of
 
-    predictor = load(wanted.model, device=wanted.common.device)
+    predictor = load(wanted.model, device=wanted.common.device, precision=wanted.precision)
     for options in (wanted.segment, wanted.generate):
         if options:
             predictor = predictor.with_options(**options)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
+import math
 import os
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -11,6 +15,8 @@ import torch
 from bothways.errors import ConfigError
 
 Precision = Literal["auto", "float32", "bfloat16"]
+AnswerPrecision = Literal["auto", "float32", "bfloat16", "int8"]
+"""What answers can be computed in; nothing is trained in int8."""
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -44,8 +50,74 @@ def pick_precision(wanted: Precision, device: torch.device) -> Literal["float32"
     return wanted
 
 
+def pick_answer_precision(wanted: AnswerPrecision, device: torch.device) -> Literal["float32", "bfloat16", "int8"]:
+    """The precision that answers are computed in; auto takes bfloat16 where it is native, never int8.
+
+    Raises:
+        ConfigError: int8 was asked for on a GPU.
+    """
+    if wanted != "int8":
+        return pick_precision(wanted, device)
+    if device.type != "cpu":
+        raise ConfigError(f"--precision int8 is for the CPU; on {device.type} try --precision bfloat16")
+    return "int8"
+
+
 def computing_in(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """A context in which products run in `precision`; sums, norms and weights stay in float32."""
     if precision == "float32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+# ------------------------------------------------------------------------------------------------ cores
+
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+def available_cores() -> int:
+    """Cores that this process may really use: its affinity, or less where its control group has a quota."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    quota = _quota(CGROUPS)
+    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
+
+
+def _quota(root: Path) -> float | None:
+    """Cores' worth of time that the control group may use (version 2, then version 1); None: no limit is told.
+
+    Reference: the kernel's Documentation/admin-guide/cgroup-v2.rst, cpu.max.
+    """
+    quotas = []
+    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:
+            words = " ".join((root / file).read_text(encoding="ascii") for file in files).split()
+            allowed, period = float(words[0]), float(words[1])
+        except (OSError, ValueError, IndexError):  # no such file, or "max"
+            continue
+        if allowed > 0 and period > 0:
+            quotas.append(allowed / period)
+    return min(quotas, default=None)
+
+
+@functools.cache
+def settle_cpu() -> None:
+    """Make this process fit for answers on a CPU, once: no more threads than cores, and freed memory kept.
+
+    PyTorch has as many threads as OMP_NUM_THREADS says, and else no more than `available_cores`. The C library would
+    give the memory of large tensors back to the system after each layer, which then has to clear it again for the next
+    one: up to a third of the time in int8 (LOG.md). It keeps at most KEPT bytes for each thread.
+    """
+    if "OMP_NUM_THREADS" not in os.environ and (cores := available_cores()) < torch.get_num_threads():
+        torch.set_num_threads(cores)
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):  # not glibc
+        return
+    mallopt(M_TRIM_THRESHOLD, KEPT)
+    mallopt(M_MMAP_THRESHOLD, LARGEST)
+
+
+# malloc.h of glibc; LARGEST is the most that it takes on 64 bits (mallopt(3)).
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+KEPT, LARGEST = 256 << 20, 32 << 20

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 
 from bothways.batch import Batch, Example, pack
-from bothways.infer.devices import computing_in
+from bothways.infer.devices import computing_in, settle_cpu
 from bothways.infer.generation import written
+from bothways.infer.prepared import prepare
+from bothways.infer.quantised import Kernels
 from bothways.nn.network import Network
 from bothways.tasks.base import Answer, count_by_example
 
-BATCH_TOKENS = 4096
+BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}  # as many as keep a core's or a GPU's products at their full rate
+FEWEST_TOKENS = 256  # in a batch that a core of its own is worth
+FUSE_AFTER = 100_000  # tokens: about when int8 has won back the seconds that its compiler takes
 
 
 class Engine:
-    """Runs a network over examples. It has no memory: the same example gets the same answer in any company."""
+    """Runs a network over examples. It has no memory: the same example gets the same answer in any company.
+
+    On a CPU, several batches are computed side by side, each by one thread: that has nobody wait for anybody, as
+    threads that share each product do. What is left over is computed by all threads together.
+    """
 
     def __init__(
         self,
@@ -26,27 +38,64 @@ class Engine:
         *,
         device: torch.device,
         precision: str = "float32",
-        batch_tokens: int = BATCH_TOKENS,
+        batch_tokens: int | None = None,
     ) -> None:
-        self.network, self.device, self.precision, self.batch_tokens = network, device, precision, batch_tokens
+        self.network, self.device, self.precision = network, device, precision
+        if device.type == "cpu":
+            settle_cpu()
+        self.batch_tokens = batch_tokens or BATCH_TOKENS[device.type]
+        self._prepared: tuple[tuple[int, ...], Network] | None = None
+        self._kernels = Kernels()
+        self._tokens = 0  # seen so far
 
     def answers(self, examples: Sequence[Example], *, progress: Callable[[int], None] | None = None) -> list[Answer]:
         """Every head's scores for each example, in the order given; `progress` hears of tokens done."""
         answers: list[Answer | None] = [None] * len(examples)
-        for numbers in by_length(examples, self.batch_tokens):
-            chosen = [examples[number] for number in numbers]
-            for number, answer in zip(numbers, self.run(chosen), strict=True):
+        tokens = sum(example.tokens for example in examples)
+        writing = any(example.decoding is not None for example in examples)
+        workers = (
+            min(torch.get_num_threads(), tokens // FEWEST_TOKENS) if self.device.type == "cpu" and not writing else 1
+        )
+        batches = list(by_length(examples, self.batch_tokens, share=workers))
+        run = self._write if writing else functools.partial(self._run, self.ready(tokens))
+        chosen = ([examples[number] for number in numbers] for numbers in batches)
+        done = _side_by_side(workers).map(run, chosen) if workers > 1 and len(batches) > 1 else map(run, chosen)
+        for numbers, found in zip(batches, done, strict=True):
+            for number, answer in zip(numbers, found, strict=True):
                 answers[number] = answer
             if progress is not None:
-                progress(sum(example.tokens for example in chosen))
+                progress(sum(examples[number].tokens for number in numbers))
         return [answer for answer in answers if answer is not None]
 
     def run(self, examples: Sequence[Example]) -> list[Answer]:
-        """One packed batch; of examples whose targets shall be written, these."""
+        """One packed batch, by all threads; of examples whose targets shall be written, these."""
         if examples[0].decoding is not None:
-            with self.inferring():
-                return [*map(Answer, examples, written(self.network, examples, self.device))]
-        scores = {name: score.float().cpu().numpy() for name, score in self.scores(pack(examples)).items()}
+            return self._write(examples)
+        return self._run(self.ready(sum(example.tokens for example in examples)), examples)
+
+    def scores(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Every head's scores of one batch, on the device."""
+        return self._scores(self.ready(sum(batch.tokens.lengths)), batch)
+
+    def ready(self, tokens: int = 0) -> Network:
+        """The network prepared in this engine's precision, anew where its weights have changed; `tokens` are to come.
+
+        A network that is being trained is prepared each time: not every way to change a weight shows.
+        """
+        self._tokens += tokens
+        if self.precision == "int8" and self._tokens > FUSE_AFTER and self._kernels is not Kernels.fused():
+            self._kernels, self._prepared = Kernels.fused(), None
+        state = _state(self.network)
+        if self._prepared is None or self._prepared[0] != state or self.network.training:
+            self._prepared = state, prepare(self.network, self.precision, kernels=self._kernels)
+        return self._prepared[1]
+
+    def _write(self, examples: Sequence[Example]) -> list[Answer]:
+        with self.inferring():
+            return [*map(Answer, examples, written(self.network, examples, self.device))]
+
+    def _run(self, network: Network, examples: Sequence[Example]) -> list[Answer]:
+        scores = {name: score.float().cpu().numpy() for name, score in self._scores(network, pack(examples)).items()}
         shared: list[dict[str, np.ndarray]] = [{} for _ in examples]
         for name, score in scores.items():
             counts = count_by_example(examples, name, self.network.head(name).per)
@@ -55,26 +104,57 @@ class Engine:
                     parts[name] = part
         return [Answer(example, parts) for example, parts in zip(examples, shared, strict=True)]
 
-    def scores(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """Every head's scores of one batch, on the device."""
-        with self.inferring():
-            return self.network(batch.to(self.device))
-
     @contextmanager
     def inferring(self) -> Iterator[None]:
-        """Without gradients and dropout, in the engine's precision."""
+        """Without gradients and dropout, for work on the network as it is: in bfloat16, or else in float32."""
         training = self.network.training
         self.network.eval()
         try:
-            with torch.inference_mode(), computing_in(self.precision, self.device):
+            precision = "bfloat16" if self.precision == "bfloat16" else "float32"
+            with torch.inference_mode(), computing_in(precision, self.device):
                 yield
         finally:
             self.network.train(training)
 
+    def _scores(self, network: Network, batch: Batch) -> dict[str, torch.Tensor]:
+        with torch.inference_mode():
+            return network(batch.to(self.device))
 
-def by_length(examples: Sequence[Example], batch_tokens: int) -> Iterator[list[int]]:
-    """Numbers of examples, longest first, in batches of at most `batch_tokens` (or one example)."""
+
+def _state(network: Network) -> tuple[int, ...]:
+    """Where the weights lie and how often they were written: another tuple once any of them has changed."""
+    every = list(itertools.chain(network.encoder.parameters(), network.heads.parameters()))
+    return tuple(itertools.chain.from_iterable((p.data_ptr(), 0 if p.is_inference() else p._version) for p in every))
+
+
+@functools.cache
+def _side_by_side(workers: int) -> ThreadPoolExecutor:
+    """Threads that each compute alone; they are kept, for PyTorch and oneDNN keep things for each thread."""
+    threads = torch.get_num_threads()
+    started = threading.Barrier(workers)
+
+    def alone() -> None:
+        torch.get_num_threads()  # a thread's first call takes the process's number, so it must come first
+        torch.set_num_threads(1)  # of this thread; also the number that threads begun later start with
+        started.wait()
+
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="bothways-engine")
+    for waiting in [pool.submit(alone) for _ in range(workers)]:
+        waiting.result()
+    torch.set_num_threads(threads)
+    return pool
+
+
+def by_length(examples: Sequence[Example], batch_tokens: int, *, share: int = 1) -> Iterator[list[int]]:
+    """Numbers of examples, longest first, in batches of at most `batch_tokens` (or one example).
+
+    With `share` workers the batches are no larger than needed for each to get as many tokens.
+    """
     order = sorted(range(len(examples)), key=lambda number: -examples[number].tokens)
+    if share > 1:
+        total = sum(example.tokens for example in examples)
+        rounds = -(-total // (batch_tokens * share))
+        batch_tokens = min(batch_tokens, -(-total // (rounds * share)) + (examples[order[0]].tokens >> 1))
     batch: list[int] = []
     tokens = 0
     for number in order:

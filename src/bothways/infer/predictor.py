@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -18,7 +20,7 @@ from bothways.data.record import Record
 from bothways.data.records import read_records
 from bothways.errors import ConfigError, DataError, ModelError
 from bothways.infer import embedding
-from bothways.infer.devices import Precision, pick_device
+from bothways.infer.devices import AnswerPrecision, pick_answer_precision, pick_device
 from bothways.infer.engine import Engine
 from bothways.infer.generation import alignment, stream
 from bothways.models import model as models
@@ -30,6 +32,7 @@ from bothways.tasks.sequences import pair, single
 CHUNK = 2048  # records encoded, sorted by length and answered together: enough for full batches, flat memory
 SHORTEST = 3  # tokens of a sequence that holds any text
 
+_T = TypeVar("_T")
 Input = str | Mapping[str, Any] | tuple[str, str]
 
 
@@ -37,7 +40,7 @@ def load(
     name: str | Path = "builtin",
     *,
     device: str = "auto",
-    precision: Precision = "float32",
+    precision: AnswerPrecision = "float32",
     max_length: int | None = None,
 ) -> Predictor:
     """The model of that name, ready to predict: the built-in one, a folder, a run, or a name on the hub.
@@ -53,18 +56,24 @@ class Predictor:
     """A model on a device."""
 
     def __init__(
-        self, model: Model, *, device: str = "auto", precision: Precision = "float32", max_length: int | None = None
+        self,
+        model: Model,
+        *,
+        device: str = "auto",
+        precision: AnswerPrecision = "float32",
+        max_length: int | None = None,
     ) -> None:
-        if precision not in get_args(Precision):
-            raise ConfigError(f"precision is {precision!r}; wanted one of {', '.join(get_args(Precision))}")
+        if precision not in (known := get_args(AnswerPrecision)):
+            raise ConfigError(f"precision is {precision!r}; wanted one of {', '.join(known)}")
         if max_length is not None and max_length < SHORTEST:
             raise ConfigError(
                 f"max_length is {max_length}; wanted at least {SHORTEST}: [CLS], one token of text, [SEP]"
             )
         self.model = model
         where = pick_device(device)
+        chosen = pick_answer_precision(precision, where)
         model.network.to(where).eval()
-        self.engine = Engine(model.network, device=where, precision="float32" if precision == "auto" else precision)
+        self.engine = Engine(model.network, device=where, precision=chosen)
         limit = model.config.max_position_embeddings
         self.max_length = min(max_length or limit, limit)
 
@@ -93,12 +102,22 @@ class Predictor:
         return other
 
     def stream(self, records: Iterator[Record], *, labelled: bool = False) -> Iterator[dict[str, Any]]:
-        """Predictions in order, chunk by chunk: memory stays flat however many records come."""
+        """Predictions in order, chunk by chunk: memory stays flat however many records come.
+
+        While one chunk is answered the next is read and tokenised.
+        """
         records, done = iter(records), 0
-        while chunk := list(islice(records, CHUNK)):
-            encoded = self.encode(chunk, first=done, labelled=labelled)
-            yield from self.answer(chunk, encoded)
+        chunk, encoded = self._next_chunk(records, done, labelled)
+        while chunk:
             done += len(chunk)
+            full = len(chunk) == CHUNK
+            coming = _meanwhile(self._next_chunk, records, done, labelled) if full else None
+            yield from self.answer(chunk, encoded)
+            chunk, encoded = ([], []) if coming is None else coming.result()
+
+    def _next_chunk(self, records: Iterator[Record], first: int, labelled: bool) -> tuple[list[Record], list[Encoded]]:
+        chunk = list(islice(records, CHUNK))
+        return chunk, self.encode(chunk, first=first, labelled=labelled) if chunk else []
 
     def encode(self, records: Sequence[Record], *, first: int = 0, labelled: bool = False) -> list[Encoded]:
         """The records as examples of this model's task."""
@@ -124,10 +143,20 @@ class Predictor:
 
     def evaluate(self, data: str | Path | Sequence[Mapping[str, Any]], **reading: Any) -> dict[str, Any]:
         """Every metric of the task on labelled records, with `records`, `tokens`, `tokens_dropped`, `seconds`."""
+        return self.score(self.read(data, **reading))
+
+    def read(self, data: str | Path | Sequence[Mapping[str, Any]], **reading: Any) -> list[Record]:
+        """Labelled records to score on, at least one."""
         records = list(read_records(data, **reading))
         if not records:
             raise DataError("there is no record to evaluate on", path=str(data))
-        return self.score(records)
+        return records
+
+    def warm_up(self, encoded: Sequence[Encoded]) -> None:
+        """Get everything ready that answering so much needs, so that a timing does not meet it."""
+        examples = [example for one in encoded for example in one.examples]
+        self.engine.ready(sum(example.tokens for example in examples))
+        self.engine.answers(sorted(examples, key=lambda example: example.tokens)[:: max(1, len(examples) // 16)])
 
     def score(
         self, records: Sequence[Record], encoded: Sequence[Encoded] | None = None, *, tune: bool = False
@@ -373,6 +402,20 @@ def segmented(records: Sequence[Record], segmenter: Predictor) -> list[Record]:
         replace(record, fields=record.fields | {"tokens": one["words"]})
         for record, one in zip(records, found, strict=True)
     ]
+
+
+def _meanwhile(function: Callable[..., _T], *arguments: Any) -> Future[_T]:
+    """The function's result, computed beside the caller by a thread that does not keep the process from ending."""
+    future: Future[_T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function(*arguments))
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="bothways-reader", daemon=True).start()
+    return future
 
 
 def records_of(inputs: Sequence[Input]) -> Iterator[Record]:

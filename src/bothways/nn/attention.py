@@ -20,6 +20,7 @@ from bothways.nn.dropout import keep
 # Attention scores, over all heads, that a bucket may spend on padding: about what starting another bucket costs.
 # Measured on 2 cores with steps of 32 short texts, forward and backward: plain products are slower to start.
 FUSED_WASTE, PRODUCTS_WASTE = 300_000, 1_500_000
+ANSWERS_WASTE = 150_000  # without gradients products start faster
 
 
 def attend(
@@ -44,11 +45,13 @@ def attend(
     """
     if q.is_cuda and dropout == 0.0 and q.dtype in (torch.bfloat16, torch.float16):
         return _attend_varlen(q, k, v, queries, keys, causal=causal)
-    # PyTorch's fused CPU kernel wins in float32; in bfloat16 its backward is several times slower than
-    # three plain products, and with dropout it falls back to them anyhow.
-    fused = dropout == 0.0 and (q.dtype == torch.float32 or not torch.is_grad_enabled())
-    waste = (FUSED_WASTE if fused else PRODUCTS_WASTE) // q.shape[1]
-    buckets = _plan(queries, keys, causal=causal, waste=waste, device=q.device)
+    # PyTorch's fused CPU kernel wins in float32; in bfloat16 it takes about twice as long as plain products
+    # forward (LOG.md), several times as long backward, and with dropout it falls back to them anyhow.
+    answers = not torch.is_grad_enabled()
+    native = q.dtype == torch.bfloat16 and not q.is_cuda and _native_bfloat16()
+    fused = dropout == 0.0 and (q.dtype == torch.float32 or (answers and not native))
+    waste = (FUSED_WASTE if fused else ANSWERS_WASTE if answers else PRODUCTS_WASTE) // q.shape[1]
+    buckets = _plan(queries, keys, causal=causal, waste=waste, recurring=answers and native, device=q.device)
     attend_bucket = _attend_fused if fused else functools.partial(_attend_by_products, dropout=dropout, salt=salt)
     mixed = [attend_bucket(bucket, q, k, v, queries.noise) for bucket in buckets]
     return torch.cat(mixed) if len(mixed) > 1 else mixed[0]
@@ -133,7 +136,10 @@ class SelfAttention(nn.Module):
 
 @dataclass(frozen=True)
 class _Side:
-    """The rows of one bucket on one side: a slice of the packed row, laid out as `count` × `width`."""
+    """The rows of one bucket on one side: a slice of the packed row, laid out as `count` × `width`.
+
+    There may be fewer sequences than `count`; the last ones are then of no meaning.
+    """
 
     start: int
     stop: int
@@ -193,7 +199,9 @@ def _attend_by_products(
 ) -> Tensor:
     """One bucket as the formula has it."""
     scores = torch.matmul(bucket.queries.pad(q) * (q.shape[-1] ** -0.5), bucket.keys.pad(k).transpose(-1, -2))
-    weights = torch.softmax(scores if bucket.bias is None else scores + bucket.bias.to(q.dtype), dim=-1)
+    if bucket.bias is not None:
+        scores = scores + bucket.bias.to(q.dtype) if scores.requires_grad else scores.add_(bucket.bias)
+    weights = torch.softmax(scores, dim=-1)
     if dropout > 0.0:
         weights = _drop_weights(weights, bucket.queries, noise, dropout, salt)
     return bucket.queries.unpad(torch.matmul(weights, bucket.keys.pad(v)))
@@ -216,18 +224,28 @@ def _drop_weights(weights: Tensor, side: _Side, noise: Tensor | None, dropout: f
     return weights * kept.to(weights.dtype) / (1 - threshold / 65536)
 
 
-def _plan(queries: Tokens, keys: Tokens, *, causal: bool, waste: int, device: torch.device) -> list[_Bucket]:
+def _plan(
+    queries: Tokens, keys: Tokens, *, causal: bool, waste: int, recurring: bool, device: torch.device
+) -> list[_Bucket]:
     """Buckets for this pair of packed rows, made once and kept with the queries for all layers."""
-    key = (None if keys is queries else keys.lengths, causal, waste, device)
+    key = (None if keys is queries else keys.lengths, causal, waste, recurring, device)
     if key not in queries.plans:
-        queries.plans[key] = _make_buckets(queries.lengths, keys.lengths, causal, waste, device)
+        queries.plans[key] = _make_buckets(queries.lengths, keys.lengths, causal, waste, recurring, device)
     return queries.plans[key]
 
 
 def _make_buckets(
-    q_lengths: tuple[int, ...], k_lengths: tuple[int, ...], causal: bool, waste: int, device: torch.device
+    q_lengths: tuple[int, ...],
+    k_lengths: tuple[int, ...],
+    causal: bool,
+    waste: int,
+    recurring: bool,
+    device: torch.device,
 ) -> list[_Bucket]:
-    """Runs of sequences in the order they are packed in, each run as long as its padding wastes at most `waste`."""
+    """Runs of sequences in the order they are packed in, each run as long as its padding wastes at most `waste`.
+
+    `recurring`: counts and widths are rounded up to numbers from a short list, so that the same shapes come again.
+    """
     buckets, first = [], 0
     q_start = k_start = 0
     while first < len(q_lengths):
@@ -238,19 +256,22 @@ def _make_buckets(
             if (last + 1 - first) * q_width * k_width - area > waste:
                 break
             last += 1
-        q_side = _side(q_lengths[first:last], q_start, device)
-        k_side = q_side if k_lengths is q_lengths else _side(k_lengths[first:last], k_start, device)
+        q_side = _side(q_lengths[first:last], q_start, recurring, device)
+        k_side = q_side if k_lengths is q_lengths else _side(k_lengths[first:last], k_start, recurring, device)
         buckets.append(_Bucket(q_side, k_side, _bias(k_lengths[first:last], q_side, k_side, causal, device)))
         q_start, k_start, first = q_side.stop, k_side.stop, last
     return buckets
 
 
-def _side(lengths: tuple[int, ...], start: int, device: torch.device) -> _Side:
+def _side(lengths: tuple[int, ...], start: int, recurring: bool, device: torch.device) -> _Side:
     count, width, total = len(lengths), max(lengths), sum(lengths)
+    if recurring:
+        count, width = _rounded(count, 1), _rounded(width, 8) if width > 4 else width
     if total == count * width:
         return _Side(start, start + total, count, width, None, None, None)
-    begins = np.cumsum((0, *lengths[:-1]))
-    inside = np.arange(width)[None, :] < np.array(lengths)[:, None]
+    begins = np.zeros(count, dtype=np.int64)
+    begins[1 : len(lengths)] = np.cumsum(lengths[:-1])
+    inside = np.arange(width)[None, :] < np.array([*lengths, *[0] * (count - len(lengths))])[:, None]
     index = np.where(inside, begins[:, None] + np.arange(width)[None, :], begins[:, None]).reshape(-1)
     return _Side(
         start,
@@ -263,13 +284,30 @@ def _side(lengths: tuple[int, ...], start: int, device: torch.device) -> _Side:
     )
 
 
+def _rounded(number: int, finest: int) -> int:
+    """The next of the numbers that lie `finest` or an eighth of their octave apart, whichever is more.
+
+    oneDNN keeps about half a megabyte of code for every shape of product that it has met, for ever.
+    """
+    step = max(finest, 1 << max(0, (number - 1).bit_length() - 4))
+    return -(-number // step) * step
+
+
 def _bias(lengths: tuple[int, ...], q: _Side, k: _Side, causal: bool, device: torch.device) -> Tensor | None:
     if not causal and k.index is None:
         return None
-    seen = (np.arange(k.width)[None, :] < np.array(lengths)[:, None])[:, None, None, :]
+    # A sequence that only fills up the count looks at one row of no meaning.
+    keys = np.array([*lengths, *[1] * (k.count - len(lengths))])
+    seen = (np.arange(k.width)[None, :] < keys[:, None])[:, None, None, :]
     if causal:
         seen = seen & np.tri(q.width, k.width, dtype=bool)
     return torch.zeros(seen.shape, device=device).masked_fill_(torch.from_numpy(~seen).to(device), -math.inf)
+
+
+@functools.cache
+def _native_bfloat16() -> bool:
+    """Whether oneDNN multiplies bfloat16 by this CPU's own instructions."""
+    return torch.backends.mkldnn.is_available() and torch.cpu._is_avx512_bf16_supported()
 
 
 # ------------------------------------------------------------------------------- CUDA: one variable-length kernel

@@ -187,7 +187,7 @@ class Encoder(nn.Module):
             x = layer(x, tokens)
             if number in layers.numbers:
                 found[number] = x.index_select(0, rows)
-        states = [found[number] for number in layers.numbers]
+        states = [found[number].float() for number in layers.numbers]  # prepared layers pass on bfloat16
         if layers.how == "concat":
             return torch.cat(states, dim=1)
         summed = torch.stack(states).sum(0)

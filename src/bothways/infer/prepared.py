@@ -1,0 +1,204 @@
+"""An encoder prepared for answers: the same formula, its weights laid out once for this machine's products."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from typing import Protocol, TypeVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bothways.batch import Tokens
+from bothways.infer.devices import fast_bfloat16
+from bothways.infer.quantised import Int8Weight, Kernels
+from bothways.nn.attention import attend
+from bothways.nn.encoder import EncoderLayer
+from bothways.nn.network import Network
+
+_M = TypeVar("_M", bound=nn.Module)
+
+
+def prepare(network: Network, precision: str, *, kernels: Kernels | None = None) -> Network:
+    """`network` for answers only, in float32, bfloat16 or int8; embeddings, norms, pooler and heads are shared with it.
+
+    The encoder still takes token ids and still gives float32, so that heads know nothing of it. `kernels` are those
+    that int8 computes with between products. Weights that change later do not change what was prepared.
+    """
+    prepared = _twin(network)
+    last = len(network.encoder.layers) - 1
+    layers = [
+        PreparedLayer(layer, precision, kernels or Kernels(), last=number == last)
+        for number, layer in enumerate(network.encoder.layers)
+        if isinstance(layer, EncoderLayer)
+    ]
+    prepared.encoder._modules["layers"] = nn.ModuleList(layers)
+    return prepared.eval()
+
+
+def _twin(module: _M) -> _M:
+    """The same module with the same weights, which can be taken apart and set to eval without touching the original."""
+    twin = copy.copy(module)
+    children = {name: None if child is None else _twin(child) for name, child in module._modules.items()}
+    twin.__dict__["_modules"] = children
+    return twin
+
+
+class PreparedLayer(nn.Module):
+    """`EncoderLayer` without dropout, on prepared products.
+
+    Every product sees a number of rows from a short list (`fill`): oneDNN keeps about half a megabyte of code for
+    each shape it has met, for ever.
+    """
+
+    def __init__(self, layer: EncoderLayer, precision: str, kernels: Kernels, *, last: bool) -> None:
+        super().__init__()
+        self.heads = layer.attention.heads
+        device = layer.attention.qkv.weight.device
+        half = precision == "bfloat16" or (precision == "int8" and fast_bfloat16(device))
+        self.mixing = torch.bfloat16 if half else torch.float32  # what attention computes in
+        self.dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32  # what is passed on between products
+        self.last = last
+        made = functools.partial(_product, precision=precision, kernels=kernels)
+        self.qkv = made(layer.attention.qkv)
+        self.output = made(layer.attention.output, norm=layer.attention_norm)
+        self.up = made(layer.mlp.up, activation=layer.mlp.activation)
+        self.down = made(layer.mlp.down, norm=layer.mlp_norm)
+
+    def forward(
+        self, x: Float[Tensor, "T D"], tokens: Tokens, rows: Int[Tensor, " M"] | None = None
+    ) -> Float[Tensor, "M D"]:
+        """The layer's output, of all tokens or of `rows` only; float32 after the last layer."""
+        count = len(x)
+        x = fill(x.to(self.dtype))
+        q, k, v = self.qkv(x, self.mixing)[:count].view(count, 3, self.heads, -1).unbind(1)
+        mixed = attend(q, k, v, tokens, tokens).reshape(count, -1)
+        if rows is not None:
+            count = len(rows)
+            mixed, x = mixed.index_select(0, rows), fill(x.index_select(0, rows))
+        x = self.output.add_norm(fill(mixed), x)
+        x = self.down.add_norm(self.up(x, self.dtype), x)[:count]
+        return x.float() if self.last else x
+
+
+# ------------------------------------------------------------------------------------------ shapes that recur
+
+FINEST = 16  # rows
+
+
+def fill(x: Float[Tensor, "M D"]) -> Float[Tensor, "R D"]:
+    """`x` with rows of zeros below it, up to the next number of the list that `ladder` climbs."""
+    if (more := ladder(len(x)) - len(x)) == 0:
+        return x
+    return torch.cat([x, x.new_zeros(more, x.shape[1])])
+
+
+def ladder(rows: int) -> int:
+    """The next number of rows that a product is done with: sixteen to an octave, and multiples of 16."""
+    step = max(FINEST, 1 << max(0, (rows - 1).bit_length() - 5))
+    return -(-rows // step) * step
+
+
+# --------------------------------------------------------------------------------------------------- products
+
+
+class _Product(Protocol):
+    """x Wᵀ + b, prepared once."""
+
+    def __call__(self, x: Float[Tensor, "R I"], dtype: torch.dtype) -> Float[Tensor, "R O"]:
+        """activation(x Wᵀ + b), as `dtype`."""
+        ...
+
+    def add_norm(self, x: Float[Tensor, "R I"], residual: Float[Tensor, "R O"]) -> Float[Tensor, "R O"]:
+        """norm(residual + x Wᵀ + b)."""
+        ...
+
+
+def _product(
+    linear: nn.Linear, *, precision: str, kernels: Kernels, norm: nn.LayerNorm | None = None, activation: object = None
+) -> _Product:
+    if precision == "int8":
+        return Int8Product(linear, kernels, norm=norm, activation=activation)
+    return FloatProduct(linear, torch.bfloat16 if precision == "bfloat16" else torch.float32, norm, activation)
+
+
+class FloatProduct:
+    """In float32 or bfloat16: by oneDNN on a CPU, whose weights are laid out once, else as PyTorch does it."""
+
+    def __init__(self, linear: nn.Linear, dtype: torch.dtype, norm: nn.LayerNorm | None, activation: object) -> None:
+        self.weight = linear.weight.detach().to(dtype)
+        self.bias = None if linear.bias is None else linear.bias.detach().to(dtype)
+        self.norm = None if norm is None else _Norm(norm, dtype)
+        self.activation = activation if callable(activation) else None
+        self.fused = "none"
+        self.packed = _packed(self.weight)
+        if self.packed is not None:
+            self.weight = self.weight.new_empty(0)
+            if self.activation is F.gelu:
+                self.fused, self.activation = "gelu", None
+
+    def __call__(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        if self.packed is None:
+            y = F.linear(x, self.weight, self.bias)
+        else:
+            how = "none" if self.fused == "gelu" else ""
+            y = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, self.fused, [], how)
+        return (y if self.activation is None else self.activation(y)).to(dtype)
+
+    def add_norm(self, x: Tensor, residual: Tensor) -> Tensor:
+        assert self.norm is not None
+        return self.norm(self(x, residual.dtype).add_(residual))
+
+
+class Int8Product:
+    """In int8: each row of x and each column of the product has a scale of its own, so no row depends on another.
+
+    Reference: Dettmers et al., 2022, section 2.1 (vector-wise quantisation).
+    """
+
+    def __init__(self, linear: nn.Linear, kernels: Kernels, *, norm: nn.LayerNorm | None, activation: object) -> None:
+        self.weight = Int8Weight.of(linear)
+        self.kernels = kernels
+        self.norm = None if norm is None else _Norm(norm, torch.float32)
+        self.activation = activation if callable(activation) else None
+
+    def __call__(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        sums, scale = self._sums(x)
+        y = self.kernels.dequantise(sums, scale, self.weight.scale, self.weight.bias)
+        if self.activation is F.gelu:
+            torch.ops.aten.gelu_(y)
+        elif self.activation is not None:
+            y = self.activation(y)
+        return y.to(dtype)
+
+    def add_norm(self, x: Tensor, residual: Tensor) -> Tensor:
+        assert self.norm is not None
+        sums, scale = self._sums(x)
+        norm = self.norm
+        return self.kernels.add_norm(
+            sums, scale, self.weight.scale, self.weight.bias, residual, norm.weight, norm.bias, norm.eps
+        )
+
+    def _sums(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        whole, scale = self.kernels.quantise(x)
+        return torch._int_mm(whole, self.weight.whole), scale
+
+
+class _Norm:
+    def __init__(self, norm: nn.LayerNorm, dtype: torch.dtype) -> None:
+        self.weight, self.bias = norm.weight.detach().to(dtype), norm.bias.detach().to(dtype)
+        self.eps = norm.eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+
+
+def _packed(weight: Tensor) -> Tensor | None:
+    """The weight in oneDNN's own layout; None where oneDNN does not compute in this precision."""
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return None
+    if weight.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return None
+    return torch.ops.mkldnn._reorder_linear_weight(weight)

@@ -1,0 +1,113 @@
+"""Weights and rows as whole numbers of 8 bits, and what is computed between their products."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+LEVELS = 127  # -127 … 127: as many below zero as above, so that zero is exact
+FEWEST = 16  # rows: below them fusing gains nothing
+
+
+@dataclass(frozen=True)
+class Int8Weight:
+    """A linear layer's weight; output c is `scale[c]` times the product of whole numbers."""
+
+    whole: Tensor  # (I, O) int8
+    scale: Tensor  # (O,) float32
+    bias: Tensor  # (O,) float32
+
+    @classmethod
+    def of(cls, linear: nn.Linear) -> Int8Weight:
+        """Rounded to the nearest of 255 levels, each output by its own largest weight."""
+        whole, scale = quantise(linear.weight.detach().float())
+        bias = scale.new_zeros(len(scale)) if linear.bias is None else linear.bias.detach().float()
+        return cls(whole.t().contiguous(), scale.squeeze(1), bias)
+
+
+def quantise(x: Float[Tensor, "R I"]) -> tuple[Int[Tensor, "R I"], Float[Tensor, "R 1"]]:
+    """Whole numbers from -127 to 127, and what each row of them is to be multiplied by."""
+    x = x.float()
+    scale = x.abs().amax(1, keepdim=True).clamp_min(1e-30) * (1 / LEVELS)
+    return (x / scale).round().to(torch.int8), scale
+
+
+def dequantise(
+    sums: Int[Tensor, "R O"], scale: Float[Tensor, "R 1"], by: Float[Tensor, " O"], bias: Float[Tensor, " O"]
+) -> Float[Tensor, "R O"]:
+    """What the sums of whole numbers stand for, and the bias."""
+    return sums.float() * scale * by + bias
+
+
+def add_norm(
+    sums: Int[Tensor, "R O"],
+    scale: Float[Tensor, "R 1"],
+    by: Float[Tensor, " O"],
+    bias: Float[Tensor, " O"],
+    residual: Float[Tensor, "R O"],
+    weight: Float[Tensor, " O"],
+    shift: Float[Tensor, " O"],
+    eps: float,
+) -> Float[Tensor, "R O"]:
+    """norm(residual + dequantise(…))."""
+    return F.layer_norm(sums.float() * scale * by + bias + residual, weight.shape, weight, shift, eps)
+
+
+class Kernels:
+    """`quantise`, `dequantise` and `add_norm`: as PyTorch has them, or fused by its compiler."""
+
+    def __init__(self) -> None:
+        self.quantise: Callable[..., Any] = quantise
+        self.dequantise: Callable[..., Any] = dequantise
+        self.add_norm: Callable[..., Any] = add_norm
+
+    @classmethod
+    @functools.cache
+    def fused(cls) -> Kernels:
+        """Compiled once for all shapes, which takes seconds; the plain ones where there is no compiler for C++."""
+        kernels = cls()
+        try:
+            kernels._compile()
+        except Exception:  # whatever stands in a compiler's way: the plain kernels give the same answers
+            return cls()
+        return kernels
+
+    def _compile(self) -> None:
+        for function in (quantise, dequantise, add_norm):
+            # Sizes are variables and threads are the caller's, so that nothing is ever compiled again.
+            made = torch.compile(function, dynamic=True, fullgraph=True, options={"cpp.dynamic_threads": True})
+            setattr(self, function.__name__, _where_it_pays(made, function))
+        threads = torch.get_num_threads()
+        try:
+            for count in dict.fromkeys((threads, 1)):  # the compiler asks for both anew: alone, and side by side
+                torch.set_num_threads(count)
+                self._warm_up()
+        finally:
+            torch.set_num_threads(threads)
+
+    def _warm_up(self) -> None:
+        """Meet every kind of argument once, in two sizes."""
+        with torch.inference_mode():
+            for rows, inner, outer in ((32, 48, 80), (40, 64, 96)):
+                for dtype in (torch.float32, torch.bfloat16):
+                    whole, scale = self.quantise(torch.ones(rows, inner, dtype=dtype))
+                sums = torch._int_mm(whole, torch.ones(inner, outer, dtype=torch.int8))
+                by = torch.ones(outer)
+                self.dequantise(sums, scale, by, by)
+                self.add_norm(sums, scale, by, by, torch.ones(rows, outer), by, by, 1e-12)
+
+
+def _where_it_pays(made: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
+    """The compiled function; the plain one for so few rows that the compiler would make a special case of them."""
+
+    def call(first: Tensor, *more: Any) -> Any:
+        return (made if len(first) >= FEWEST else plain)(first, *more)
+
+    return call
