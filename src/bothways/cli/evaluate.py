@@ -80,7 +80,7 @@ def _every_precision(wanted: Evaluate) -> dict[str, dict[str, Any]]:
     first = load(wanted.model, device=wanted.common.device)
     if wanted.data.is_dir():
         raise ConfigError(
-            f"--precision all times the answers to records, but {wanted.data} is a folder; name one precision"
+            f"--precision all times answers to records, but {wanted.data} is a folder; name one precision"
         )
     if wanted.generate:
         first = first.with_options(**wanted.generate)

@@ -53,9 +53,8 @@ class Engine:
         answers: list[Answer | None] = [None] * len(examples)
         tokens = sum(example.tokens for example in examples)
         writing = any(example.decoding is not None for example in examples)
-        workers = (
-            min(torch.get_num_threads(), tokens // FEWEST_TOKENS) if self.device.type == "cpu" and not writing else 1
-        )
+        alone = writing or self.device.type != "cpu"
+        workers = 1 if alone else min(torch.get_num_threads(), tokens // FEWEST_TOKENS)
         batches = list(by_length(examples, self.batch_tokens, share=workers))
         run = self._write if writing else functools.partial(self._run, self.ready(tokens))
         chosen = ([examples[number] for number in numbers] for numbers in batches)

@@ -145,7 +145,9 @@ class FloatProduct:
         else:
             how = "none" if self.fused == "gelu" else ""
             y = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, self.fused, [], how)
-        return (y if self.activation is None else self.activation(y)).to(dtype)
+        if self.activation is not None:
+            y = self.activation(y)
+        return y.to(dtype)
 
     def add_norm(self, x: Tensor, residual: Tensor) -> Tensor:
         assert self.norm is not None
@@ -183,7 +185,7 @@ class Int8Product:
 
     def _sums(self, x: Tensor) -> tuple[Tensor, Tensor]:
         whole, scale = self.kernels.quantise(x)
-        return torch._int_mm(whole, self.weight.whole), scale
+        return torch.ops.aten._int_mm(whole, self.weight.whole), scale
 
 
 class _Norm:

@@ -98,7 +98,7 @@ class Kernels:
             for rows, inner, outer in ((32, 48, 80), (40, 64, 96)):
                 for dtype in (torch.float32, torch.bfloat16):
                     whole, scale = self.quantise(torch.ones(rows, inner, dtype=dtype))
-                sums = torch._int_mm(whole, torch.ones(inner, outer, dtype=torch.int8))
+                sums = torch.ops.aten._int_mm(whole, torch.ones(inner, outer, dtype=torch.int8))
                 by = torch.ones(outer)
                 self.dequantise(sums, scale, by, by)
                 self.add_norm(sums, scale, by, by, torch.ones(rows, outer), by, by, 1e-12)
