@@ -18,7 +18,7 @@ dev="$data/zh/rawtext/wikipedia_zh/dev.txt.xz $data/en/rawtext/wikipedia_2015/de
 resume=""
 [ -f "$out/run/config.toml" ] && resume="--resume"
 "$python" -m bothways pretrain --text $text --dev $dev --vocab "$out/vocab" --shards "$out/shards" --out "$out/run" \
-    --model "${SIZE:-mini}" --steps "${STEPS:-2200}" --step-tokens 6144 --evaluate-every 200 \
+    --model "${SIZE:-mini}" --steps "${STEPS:-1700}" --step-tokens 6144 --evaluate-every 200 \
     --embeddings cooccurrence --corpus.mask-rate 0.2 \
     --optim.method muon --optim.lr 2e-3 --optim.warmup 0.02 --optim.schedule stable --optim.decay 0.3 --optim.dropout 0 \
     ${MORE:-} $resume
