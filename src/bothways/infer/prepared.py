@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 import torch
@@ -18,6 +19,7 @@ from bothways.nn.attention import attend
 from bothways.nn.encoder import EncoderLayer
 from bothways.nn.network import Network
 
+Activation = Callable[[Tensor], Tensor] | None
 _M = TypeVar("_M", bound=nn.Module)
 
 
@@ -117,7 +119,12 @@ class _Product(Protocol):
 
 
 def _product(
-    linear: nn.Linear, *, precision: str, kernels: Kernels, norm: nn.LayerNorm | None = None, activation: object = None
+    linear: nn.Linear,
+    *,
+    precision: str,
+    kernels: Kernels,
+    norm: nn.LayerNorm | None = None,
+    activation: Activation = None,
 ) -> _Product:
     if precision == "int8":
         return Int8Product(linear, kernels, norm=norm, activation=activation)
@@ -127,11 +134,13 @@ def _product(
 class FloatProduct:
     """In float32 or bfloat16: by oneDNN on a CPU, whose weights are laid out once, else as PyTorch does it."""
 
-    def __init__(self, linear: nn.Linear, dtype: torch.dtype, norm: nn.LayerNorm | None, activation: object) -> None:
+    def __init__(
+        self, linear: nn.Linear, dtype: torch.dtype, norm: nn.LayerNorm | None, activation: Activation
+    ) -> None:
         self.weight = linear.weight.detach().to(dtype)
         self.bias = None if linear.bias is None else linear.bias.detach().to(dtype)
         self.norm = None if norm is None else _Norm(norm, dtype)
-        self.activation = activation if callable(activation) else None
+        self.activation = activation
         self.fused = "none"
         self.packed = _packed(self.weight)
         if self.packed is not None:
@@ -158,11 +167,13 @@ class Int8Product:
     Reference: Dettmers et al., 2022, section 2.1 (vector-wise quantisation).
     """
 
-    def __init__(self, linear: nn.Linear, kernels: Kernels, *, norm: nn.LayerNorm | None, activation: object) -> None:
+    def __init__(
+        self, linear: nn.Linear, kernels: Kernels, *, norm: nn.LayerNorm | None, activation: Activation
+    ) -> None:
         self.weight = Int8Weight.of(linear)
         self.kernels = kernels
         self.norm = None if norm is None else _Norm(norm, torch.float32)
-        self.activation = activation if callable(activation) else None
+        self.activation = activation
 
     def __call__(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         sums, scale = self._sums(x)

@@ -68,18 +68,8 @@ class Kernels:
         self.dequantise: Callable[..., Any] = dequantise
         self.add_norm: Callable[..., Any] = add_norm
 
-    @classmethod
-    @functools.cache
-    def fused(cls) -> Kernels:
-        """Compiled once for all shapes, which takes seconds; the plain ones where there is no compiler for C++."""
-        kernels = cls()
-        try:
-            kernels._compile()
-        except Exception:  # whatever stands in a compiler's way: the plain kernels give the same answers
-            return cls()
-        return kernels
-
-    def _compile(self) -> None:
+    def compile(self) -> None:
+        """Fuse each of them, for all shapes at once."""
         for function in (quantise, dequantise, add_norm):
             # Sizes are variables and threads are the caller's, so that nothing is ever compiled again.
             made = torch.compile(function, dynamic=True, fullgraph=True, options={"cpp.dynamic_threads": True})
@@ -102,6 +92,17 @@ class Kernels:
                 by = torch.ones(outer)
                 self.dequantise(sums, scale, by, by)
                 self.add_norm(sums, scale, by, by, torch.ones(rows, outer), by, by, 1e-12)
+
+
+@functools.cache
+def fused_kernels() -> Kernels:
+    """Compiled once a process, which takes seconds; the plain ones where there is no compiler for C++."""
+    kernels = Kernels()
+    try:
+        kernels.compile()
+    except Exception:  # whatever stands in a compiler's way: the plain kernels give the same answers
+        return Kernels()
+    return kernels
 
 
 def _where_it_pays(made: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
