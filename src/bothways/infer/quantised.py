@@ -89,9 +89,10 @@ class Kernels:
                 for dtype in (torch.float32, torch.bfloat16):
                     whole, scale = self.quantise(torch.ones(rows, inner, dtype=dtype))
                 sums = torch._int_mm(whole, torch.ones(inner, outer, dtype=torch.int8))
-                by = torch.ones(outer)
-                self.dequantise(sums, scale, by, by)
-                self.add_norm(sums, scale, by, by, torch.ones(rows, outer), by, by, 1e-12)
+                # Tensors of their own, for one given twice would be a case of its own to the compiler.
+                by, bias, weight, shift = (torch.ones(outer) for _ in range(4))
+                self.dequantise(sums, scale, by, bias)
+                self.add_norm(sums, scale, by, bias, torch.ones(rows, outer), weight, shift, 1e-12)
 
 
 @functools.cache
