@@ -17,7 +17,7 @@ from bothways.infer import devices, quantised
 from bothways.infer.devices import pick_answer_precision
 from bothways.infer.engine import Engine, _side_by_side, by_length
 from bothways.infer.prepared import PreparedLayer, ladder, prepare
-from bothways.infer.quantised import Kernels, quantise
+from bothways.infer.quantised import fused_kernels, quantise
 from bothways.models.model import load
 from bothways.nn.encoder import Encoder, EncoderConfig
 from bothways.nn.heads import MaskedHead, TokenHead
@@ -232,7 +232,7 @@ def random_arguments(rows: int, inner: int) -> dict[str, tuple[Any, ...]]:
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler for C++")
 def test_fused_kernels_give_the_same() -> None:
     """And nothing is compiled again for another shape."""
-    fused = Kernels.fused()
+    fused = fused_kernels()
     assert fused.quantise is not quantise
     with torch.inference_mode(), torch._dynamo.config.patch(error_on_recompile=True):
         for rows, inner in ((16, 32), (100, 384), (333, 70), (1, 8)):
@@ -249,10 +249,10 @@ def test_without_a_compiler_the_plain_kernels_serve(monkeypatch: pytest.MonkeyPa
     def none(*arguments: Any, **options: Any) -> Any:
         raise RuntimeError("no C++ compiler found")
 
-    Kernels.fused.cache_clear()
+    fused_kernels.cache_clear()
     monkeypatch.setattr(torch, "compile", none)
-    assert Kernels.fused().quantise is quantise
-    Kernels.fused.cache_clear()
+    assert fused_kernels().quantise is quantise
+    fused_kernels.cache_clear()
 
 
 # ------------------------------------------------------------------------------------------------ the machine

@@ -16,7 +16,7 @@ from bothways.batch import Batch, Example, pack
 from bothways.infer.devices import computing_in, settle_cpu
 from bothways.infer.generation import written
 from bothways.infer.prepared import prepare
-from bothways.infer.quantised import Kernels
+from bothways.infer.quantised import Kernels, fused_kernels
 from bothways.nn.network import Network
 from bothways.tasks.base import Answer, count_by_example
 
@@ -82,8 +82,8 @@ class Engine:
         A network that is being trained is prepared each time: not every way to change a weight shows.
         """
         self._tokens += tokens
-        if self.precision == "int8" and self._tokens > FUSE_AFTER and self._kernels is not Kernels.fused():
-            self._kernels, self._prepared = Kernels.fused(), None
+        if self.precision == "int8" and self._tokens > FUSE_AFTER and self._kernels is not fused_kernels():
+            self._kernels, self._prepared = fused_kernels(), None
         state = _state(self.network)
         if self._prepared is None or self._prepared[0] != state or self.network.training:
             self._prepared = state, prepare(self.network, self.precision, kernels=self._kernels)

@@ -19,8 +19,8 @@ from bothways.nn.attention import attend
 from bothways.nn.encoder import EncoderLayer
 from bothways.nn.network import Network
 
+Activation = Callable[[Tensor], Tensor] | None
 _M = TypeVar("_M", bound=nn.Module)
-Activation = Callable[[Tensor], Tensor]
 
 
 def prepare(network: Network, precision: str, *, kernels: Kernels | None = None) -> Network:
@@ -124,7 +124,7 @@ def _product(
     precision: str,
     kernels: Kernels,
     norm: nn.LayerNorm | None = None,
-    activation: Activation | None = None,
+    activation: Activation = None,
 ) -> _Product:
     if precision == "int8":
         return Int8Product(linear, kernels, norm=norm, activation=activation)
@@ -135,7 +135,7 @@ class FloatProduct:
     """In float32 or bfloat16: by oneDNN on a CPU, whose weights are laid out once, else as PyTorch does it."""
 
     def __init__(
-        self, linear: nn.Linear, dtype: torch.dtype, norm: nn.LayerNorm | None, activation: Activation | None
+        self, linear: nn.Linear, dtype: torch.dtype, norm: nn.LayerNorm | None, activation: Activation
     ) -> None:
         self.weight = linear.weight.detach().to(dtype)
         self.bias = None if linear.bias is None else linear.bias.detach().to(dtype)
@@ -154,9 +154,7 @@ class FloatProduct:
         else:
             how = "none" if self.fused == "gelu" else ""
             y = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, self.fused, [], how)
-        if self.activation is not None:
-            y = self.activation(y)
-        return y.to(dtype)
+        return (y if self.activation is None else self.activation(y)).to(dtype)
 
     def add_norm(self, x: Tensor, residual: Tensor) -> Tensor:
         assert self.norm is not None
@@ -170,7 +168,7 @@ class Int8Product:
     """
 
     def __init__(
-        self, linear: nn.Linear, kernels: Kernels, *, norm: nn.LayerNorm | None, activation: Activation | None
+        self, linear: nn.Linear, kernels: Kernels, *, norm: nn.LayerNorm | None, activation: Activation
     ) -> None:
         self.weight = Int8Weight.of(linear)
         self.kernels = kernels

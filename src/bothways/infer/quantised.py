@@ -68,18 +68,8 @@ class Kernels:
         self.dequantise: Callable[..., Any] = dequantise
         self.add_norm: Callable[..., Any] = add_norm
 
-    @classmethod
-    @functools.cache
-    def fused(cls) -> Kernels:
-        """Compiled once for all shapes, which takes seconds; the plain ones where there is no compiler for C++."""
-        kernels = cls()
-        try:
-            kernels._compile()
-        except Exception:  # whatever stands in a compiler's way: the plain kernels give the same answers
-            return cls()
-        return kernels
-
-    def _compile(self) -> None:
+    def compile(self) -> None:
+        """Fuse each of them, for all shapes at once."""
         for function in (quantise, dequantise, add_norm):
             # Sizes are variables and threads are the caller's, so that nothing is ever compiled again.
             made = torch.compile(function, dynamic=True, fullgraph=True, options={"cpp.dynamic_threads": True})
@@ -99,9 +89,21 @@ class Kernels:
                 for dtype in (torch.float32, torch.bfloat16):
                     whole, scale = self.quantise(torch.ones(rows, inner, dtype=dtype))
                 sums = torch.ops.aten._int_mm(whole, torch.ones(inner, outer, dtype=torch.int8))
-                by = torch.ones(outer)
-                self.dequantise(sums, scale, by, by)
-                self.add_norm(sums, scale, by, by, torch.ones(rows, outer), by, by, 1e-12)
+                # Tensors of their own, for one given twice would be a case of its own to the compiler.
+                by, bias, weight, shift = (torch.ones(outer) for _ in range(4))
+                self.dequantise(sums, scale, by, bias)
+                self.add_norm(sums, scale, by, bias, torch.ones(rows, outer), weight, shift, 1e-12)
+
+
+@functools.cache
+def fused_kernels() -> Kernels:
+    """Compiled once a process, which takes seconds; the plain ones where there is no compiler for C++."""
+    kernels = Kernels()
+    try:
+        kernels.compile()
+    except Exception:  # whatever stands in a compiler's way: the plain kernels give the same answers
+        return Kernels()
+    return kernels
 
 
 def _where_it_pays(made: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
