@@ -39,8 +39,8 @@ def test_like_company_gives_like_vectors(shards: Shards):
         a, b = vectors[one], vectors[other]
         return float(a @ b / np.sqrt((a @ a) * (b @ b)))
 
-    assert likeness("cat", "dog") > 0.9
-    assert likeness("soup", "rice") > 0.9
+    assert likeness("cat", "dog") > 0.8
+    assert likeness("soup", "rice") > 0.8
     assert likeness("cat", "rice") < 0.5
 
 
