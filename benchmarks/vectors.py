@@ -31,6 +31,7 @@ SOURCES = (
     "en/retrieval/cranfield/corpus",
     "en/spam/enron1/train",
 )
+WORDS = "the film was a long day in town and we saw it with some old friends of ours"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
