@@ -168,7 +168,8 @@ def test_a_real_model() -> None:
     """all-MiniLM-L6-v2: 6 layers of 384, trained weights; forward and backward, then batched against single."""
     theirs = transformers.BertModel.from_pretrained(minilm(), hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     model = load(minilm())
-    assert model.task is None
+    assert model.task is not None
+    assert model.task.name == "embed"  # its folder is a sentence-transformers model
     assert model.told == []
     examples = texts(30522, (7, 19, 33))
     ours = model.network.encoder
