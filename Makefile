@@ -16,7 +16,7 @@ PYTHON := python3
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test demo bench clean
+.PHONY: help setup check test demo bench results clean
 
 help: ## list the chores and the variables
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -45,6 +45,9 @@ demo: $(VENV)/.for-users ## train, score and use a small model, start to finish
 bench: $(VENV)/.for-developers ## run every benchmark against its peers and print the ratios
 	@set -e; for file in benchmarks/[a-z]*.py; do echo "$$file"; $(BIN)/python "$$file"; done
 
+results: $(VENV)/.for-developers ## measure every task on the data in ../shared/data, hours; goes on where it was stopped
+	$(BIN)/python -m runs.results
+
 clean: ## remove what the chores left, but not the virtual environment
 	rm -rf build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests benchmarks runs -name __pycache__ -prune -exec rm -rf {} +
@@ -58,9 +61,9 @@ $(VENV)/.torch:
 	@touch $@
 
 $(VENV)/.for-users: $(PROJECT) | $(VENV)/.torch
-	$(PIP) $(FROM) --constraint constraints.txt --editable .
+	$(PIP) $(FROM) --constraint constraints.txt --editable '.[serve,vectors]'
 	@touch $@
 
 $(VENV)/.for-developers: $(PROJECT) | $(VENV)/.torch
-	$(PIP) $(FROM) --constraint constraints.txt --editable '.[test,dev]'
+	$(PIP) $(FROM) --constraint constraints.txt --editable '.[serve,vectors,test,dev]'
 	@touch $@ $(VENV)/.for-users

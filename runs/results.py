@@ -92,7 +92,7 @@ class Plan:
                 continue
             tests[name] = self.records(data, name)
             fresh = [row for row in tests[name] if _what_is_read(row) not in seen]
-            if len(fresh) <= (1 - REPEATED) * len(tests[name]):
+            if 0 < len(fresh) <= (1 - REPEATED) * len(tests[name]):
                 tests[f"{name}_not_in_train"] = fresh
         return tests
 
