@@ -43,7 +43,8 @@ demo: $(VENV)/.for-users ## train, score and use a small model, start to finish
 	$(BIN)/bothways demo
 
 bench: $(VENV)/.for-developers ## run every benchmark against its peers and print the ratios
-	@set -e; for file in benchmarks/[a-z]*.py; do echo "$$file"; $(BIN)/python "$$file"; done
+	@set -e; for file in $(filter-out benchmarks/context.py,$(wildcard benchmarks/[a-z]*.py)); do \
+		echo "$$file"; $(BIN)/python "$$file"; done; $(BIN)/python benchmarks/context.py --quick
 
 results: $(VENV)/.for-developers ## measure every task on the data in ../shared/data, hours; goes on where it was stopped
 	$(BIN)/python -m runs.results
@@ -65,5 +66,5 @@ $(VENV)/.for-users: $(PROJECT) | $(VENV)/.torch
 	@touch $@
 
 $(VENV)/.for-developers: $(PROJECT) | $(VENV)/.torch
-	$(PIP) $(FROM) --constraint constraints.txt --editable '.[serve,vectors,test,dev]'
+	$(PIP) $(FROM) --constraint constraints.txt --editable '.[test,dev]'
 	@touch $@ $(VENV)/.for-users

@@ -187,7 +187,7 @@ def _described(
     for number, centre in centres.items():
         rows = np.flatnonzero(numbers == number)
         order = rows[np.lexsort((rows, -(vectors[rows] @ centre)))]
-        nearest = [texts[int(row)] for row in order[:NEAREST].tolist()] if number != NOISE else []
+        nearest: list[str] = [texts[int(row)] for row in order[:NEAREST]] if number != NOISE else []
         found.append(Cluster(number, len(rows), words.get(number, []), nearest))
     return found
 
