@@ -150,6 +150,7 @@ def senses(reader: Predictor, word: str, texts: Sequence[str]) -> tuple[float, f
     """The cosine of the word's vector in the first text with that in the second, and with that in the third."""
     vectors = []
     for text, parts in zip(texts, reader.embed(texts, level="token", layers="mean:-4:"), strict=True):
+        assert parts.offsets is not None
         start = text.lower().index(word)
         inside = [start <= span[0] and span[1] <= start + len(word) for span in parts.offsets]
         vectors.append(parts.vectors[inside].mean(axis=0))
