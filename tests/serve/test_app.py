@@ -449,6 +449,17 @@ def test_a_stopping_server_is_not_ready_and_closes_connections(start: Start) -> 
     assert predict(server, TEXT).status_code == 200
 
 
+def test_a_model_that_hangs_does_not_keep_the_server(start: Start, blocked: Block) -> None:
+    server, model = start("mood", limits=Limits(drain_s=1)), blocked("mood")
+    with ThreadPoolExecutor(1) as pool:
+        hanging = pool.submit(predict, server, TEXT)
+        assert model.entered.wait(20)
+        server.server.should_exit = True
+        assert "the server is stopping" in told(hanging.result(20), 503)
+    assert not server.server.whole
+    model.go.set()
+
+
 def test_a_dead_batcher_is_not_ready(start: Start) -> None:
     server = start("mood")
     server.app.models.all[0].batcher.close(5)

@@ -72,7 +72,7 @@ class App:
         warming.cancel()
         self.stop()
         for served in self.models.all:
-            await asyncio.to_thread(served.batcher.close, 5.0)
+            await asyncio.to_thread(served.batcher.close, 0.1 if self.gate.cut else 5.0)
         self._workers.shutdown(wait=False, cancel_futures=True)
 
     async def _warm_up(self) -> None:

@@ -38,6 +38,7 @@ class Gate:
         self.app, self.limits, self.metrics = app, limits, metrics
         self._key = None if api_key is None else api_key.encode()
         self.stopping = False
+        self.cut = 0  # requests that were given up when the server had to stop
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -57,6 +58,10 @@ class Gate:
         self.metrics.in_flight.inc()
         try:
             await self._pass(scope, receive, told)
+        except asyncio.CancelledError:  # by the server, when it could wait no longer: even so there is an answer
+            self.cut += 1
+            if not status:
+                await problem_response(503, "the server is stopping; ask again")(scope, receive, told)
         except Exception as error:
             if not status:  # else the app has answered and logged it
                 problem = as_problem(error)

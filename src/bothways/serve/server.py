@@ -60,7 +60,6 @@ class Server(uvicorn.Server):
             timeout_graceful_shutdown=max(int(app.limits.drain_s), 1),
         )
         super().__init__(config)
-        self.abandoned = False
         self._asked = 0
 
     @contextlib.contextmanager
@@ -93,7 +92,11 @@ class Server(uvicorn.Server):
         if not self.force_exit:
             await asyncio.sleep(GRACE_S)
         await super().shutdown(sockets)
-        self.abandoned = bool(self.server_state.tasks)
+
+    @property
+    def whole(self) -> bool:
+        """Whether everything in flight was answered before the end."""
+        return not (self.force_exit or self.application.gate.cut)
 
     async def _stop_listening(self, sockets: list[socket.socket]) -> None:
         """Close the door behind the last one in line: what the system has connected, but we have not yet accepted,
@@ -124,6 +127,6 @@ def run(app: App, listening: socket.socket) -> int:
     """Serve until a signal; 0 when everything in flight was answered, 1 when the deadline or a second signal cut it."""
     server = Server(app)
     asyncio.run(server.serve([listening]))
-    if server.abandoned or server.force_exit:
+    if not server.whole:
         os._exit(1)  # a thread may hang in the model, and would keep the process alive
     return 0
