@@ -20,7 +20,8 @@ SAMPLES = 10_000
 def seeds_of(run: str | Path) -> list[str | Path]:
     """The models of a run with several seeds, in their order; of anything else, itself."""
     folders = [folder for folder in Path(run).glob("seed-*") if (folder / "model" / "config.json").is_file()]
-    return [*sorted(folders, key=lambda folder: (len(folder.name), folder.name))] or [run]
+    folders.sort(key=lambda folder: (len(folder.name), folder.name))
+    return [*folders] or [run]
 
 
 def compare(
