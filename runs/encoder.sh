@@ -24,4 +24,4 @@ resume=""
     ${MORE:-} $resume
 
 "$python" -m runs.heldout "$out/run" --text "$data/zh/rawtext/wikipedia_zh/dev.txt.xz" "$data/en/rawtext/wikipedia_2015/dev.txt.xz"
-[ -d "$out/builtin" ] || "$python" -m bothways convert "$out/run" "$out/builtin" --to compact
+[ -d "$out/builtin" ] || "$python" -m runs.without_pooler "$out/run" "$out/builtin"
