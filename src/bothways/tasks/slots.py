@@ -121,7 +121,7 @@ class SlotsTask(WordTask):
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> WordTask:
         """The task that `to_dict` described."""
-        return super().from_dict(saved, intents=saved["intents"])
+        return cls.restored(saved, intents=saved["intents"])
 
 
 def _intent(record: Record) -> str:

@@ -229,7 +229,7 @@ class TagTask(WordTask):
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> WordTask:
         """The task that `to_dict` described."""
-        return super().from_dict(saved, weights=saved.get("weights"))
+        return cls.restored(saved, weights=saved.get("weights"))
 
 
 def _is_marked(record: Record) -> bool:

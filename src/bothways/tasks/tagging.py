@@ -160,8 +160,13 @@ class WordTask(Task):
         }
 
     @classmethod
-    def from_dict(cls, saved: dict[str, Any], **more: Any) -> WordTask:
+    def from_dict(cls, saved: dict[str, Any]) -> WordTask:
         """The task that `to_dict` described."""
+        return cls.restored(saved)
+
+    @classmethod
+    def restored(cls, saved: dict[str, Any], **more: Any) -> WordTask:
+        """The task with what is saved of all taggers, and `more` that is its own."""
         return cls(cls.Settings(**saved["settings"]), TagSet(saved["tags"], saved["scheme"]), saved["split"], **more)
 
 
