@@ -9,7 +9,6 @@ is scored with every seed at that rate.
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import shutil
@@ -20,10 +19,11 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from benchmarks.finetune import SHARED, minilm
+from benchmarks.finetune import minilm
 from runs.baselines import BASELINES
 from runs.pages import page
-from runs.rows import RESULTS, Row, Rows, bothways, log, read_records, resumed, write_records
+from runs.plan import Plan, finetune, flags, planned
+from runs.rows import Row, read_records, write_records
 from runs.sets import SETS, DataSet, Part
 from runs.tfidf import Features, numbers, tfidf, tfidf_cosine
 from runs.tfidf import records as as_records
@@ -51,15 +51,11 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Where things are, and how much is done."""
+class ResultsPlan(Plan):
+    """Where the parts of each set are, too."""
 
-    shared: Path
-    work: Path
-    rows: Rows
-    seeds: int
-    quick: bool
-    keep: bool
+    keep: bool = False
+    """keep the runs' folders when their rows are made"""
 
     def records(self, data: DataSet, name: str) -> list[Row]:
         """The records of one part, under the names that the task knows."""
@@ -107,26 +103,19 @@ class Plan:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Make all rows that are missing, and the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=Path, default=SHARED, help="the folder with en/ and zh/")
-    parser.add_argument("--work", type=Path, default=Path("out/results"), help="the folder for data and runs")
-    parser.add_argument(
-        "--rows", type=Path, default=None, help="default: runs/results/results.jsonl, or in --work if --quick"
-    )
+    parser = flags(__doc__, "results", shared="en/ and zh/")
     parser.add_argument("--page", type=Path, default=None, help="default: docs/results.md, or in --work if --quick")
     parser.add_argument("--sets", nargs="+", choices=[data.name for data in SETS], default=None, help="only these")
     parser.add_argument("--tasks", nargs="+", choices=list(BASELINES), default=None, help="only these")
     parser.add_argument("--start", type=Path, default=None, help="a model's folder to start from, and from no other")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, …")
-    parser.add_argument("--quick", action="store_true", help="a little of everything, to see that it runs")
     parser.add_argument("--keep", action="store_true", help="keep the runs' folders when their rows are made")
     parser.add_argument(
         "--write", action="store_true", help="measure nothing: write the page from the rows that are there"
     )
     wanted = parser.parse_args(argv)
-    rows = Rows(wanted.rows or (wanted.work if wanted.quick else RESULTS) / "results.jsonl")
+    plan = ResultsPlan(**vars(planned(wanted, "results")), keep=wanted.keep)
+    rows = plan.rows
     target = wanted.page or (wanted.work / "results.md" if wanted.quick else PAGE)
-    plan = Plan(wanted.shared, wanted.work, rows, 1 if wanted.quick else wanted.seeds, wanted.quick, wanted.keep)
     if not (plan.shared / "en").is_dir():
         sys.exit(f"{plan.shared} holds no en/; name the folder of the data by --shared")
     chosen = [
@@ -173,7 +162,7 @@ def starts(given: Path | None) -> list[Start]:
 # ------------------------------------------------------------------------------------------------ measurements
 
 
-def baselines(plan: Plan, data: DataSet) -> None:
+def baselines(plan: ResultsPlan, data: DataSet) -> None:
     """What needs no model, and TF-IDF where records are texts."""
     key = {"measure": "baseline", "set": data.name, "learnt": plan.learnt(data)}
     for name, baseline in BASELINES[data.task].items():
@@ -204,20 +193,23 @@ def baselines(plan: Plan, data: DataSet) -> None:
         plan.rows.measured(key | {"system": f"TF-IDF of {kind}, {what}"}, weigh)
 
 
-def finetuned(plan: Plan, data: DataSet, start: Start) -> None:
+def finetuned(plan: ResultsPlan, data: DataSet, start: Start) -> None:
     """The rate that is best on dev by the first seed, then every seed's scores on the tests at that rate."""
     runs = plan.work / "runs" / data.name / start.name
     key = {"set": data.name, "learnt": plan.learnt(data), "start": start.name, "weights": start.weights}
 
     def run(rate: float, seed: int) -> Row:
-        out = runs / f"{rate:g}-seed-{seed}"
-        out.parent.mkdir(parents=True, exist_ok=True)
-        seconds = bothways(
-            *("finetune", data.task, "--model", str(start.folder), "--out", str(out), "--seed", str(seed), "--quiet"),
-            *("--train", str(plan.file(data, "train")), "--dev", str(plan.file(data, "dev"))),
-            *("--epochs", str(data.epochs), "--optim.lr", f"{rate:g}", *data.flags, *resumed(out)),
+        return finetune(
+            data.task,
+            model=start.folder,
+            train=plan.file(data, "train"),
+            dev=plan.file(data, "dev"),
+            out=runs / f"{rate:g}-seed-{seed}",
+            rate=rate,
+            epochs=data.epochs,
+            seed=seed,
+            more=data.flags,
         )
-        return {"dev": log(out)[-1]["finished"], "process_seconds": seconds}
 
     def on_dev(rate: float, seed: int) -> Row:
         return plan.rows.measured({"measure": "dev"} | key | {"lr": rate, "seed": seed}, lambda: run(rate, seed))
@@ -236,7 +228,7 @@ def finetuned(plan: Plan, data: DataSet, start: Start) -> None:
     rates = start.rates[:1] if plan.quick else start.rates
     tried = {rate: on_dev(rate, 0)["dev"][data.metrics[0]] for rate in rates}
     rate = max(tried, key=lambda rate: tried[rate])
-    for seed in range(plan.seeds):
+    for seed in range(1 if plan.quick else plan.seeds):
         on_dev(rate, seed)
         plan.rows.measured(
             {"measure": "test"} | key | {"lr": rate, "seed": seed}, lambda seed=seed: on_tests(rate, seed)

@@ -2,13 +2,12 @@
 
     python -m runs.spine --shared ../shared/data
 
-Each measurement is a row of JSON in `--results`; one that is there is not made again, and a run that was stopped goes
+Each measurement is a row of JSON in `--rows`; one that is there is not made again, and a run that was stopped goes
 on where it stood. `python -m runs.table` prints the rows as LOG.md shows them.
 """
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 from collections.abc import Sequence
@@ -16,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from benchmarks.finetune import SHARED
-from runs.rows import RESULTS, Row, Rows, bothways, log, read_records, resumed, write_records
+from runs.plan import Plan, finetune, flags, planned
+from runs.rows import Row, bothways, log, read_records, resumed, write_records
 from runs.tfidf import tfidf
 
 REVIEWS, MAILS = "zh/sentiment/chnsenticorp", "zh/spam/ccert_email"
@@ -26,15 +25,10 @@ EPOCHS = {REVIEWS: 3, MAILS: 2}  # mails are long and soon learnt
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Where things are, and how much is done."""
+class SpinePlan(Plan):
+    """How long is pre-trained, too."""
 
-    shared: Path
-    work: Path
-    rows: Rows
-    seeds: int
-    minutes: float
-    quick: bool
+    minutes: float = 10.0
 
     def text(self) -> list[Path]:
         """The raw text to learn from."""
@@ -55,18 +49,10 @@ class Plan:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Make all rows that are missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=Path, default=SHARED, help="the folder with zh/rawtext and the labelled sets")
-    parser.add_argument("--work", type=Path, default=Path("out/spine"), help="the folder for runs and models")
-    parser.add_argument(
-        "--results", type=Path, default=None, help="default: runs/results/spine.jsonl, or in --work if --quick"
-    )
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, …")
+    parser = flags(__doc__, "spine", shared="zh/rawtext and the labelled sets")
     parser.add_argument("--minutes", type=float, default=10.0, help="of pre-training")
-    parser.add_argument("--quick", action="store_true", help="a little of everything, to see that it runs")
     wanted = parser.parse_args(argv)
-    results = wanted.results or (wanted.work if wanted.quick else RESULTS) / "spine.jsonl"
-    plan = Plan(wanted.shared, wanted.work, Rows(results), wanted.seeds, wanted.minutes, wanted.quick)
+    plan = SpinePlan(**vars(planned(wanted, "spine")), minutes=wanted.minutes)
     if not plan.text():
         sys.exit(f"{plan.shared} holds no zh/rawtext/*/train-*; name the folder of the data by --shared")
     with plan.rows.only_writer():
@@ -79,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 # ----------------------------------------------------------------------------------------------------- from text
 
 
-def learn_from_text(plan: Plan) -> None:
+def learn_from_text(plan: SpinePlan) -> None:
     """A vocabulary of 16,000 pieces, and a tiny model pre-trained for so many minutes."""
     text = [str(path) for path in plan.text()]
     vocabulary, pretrained = plan.work / "vocab", plan.work / "pretrained"
@@ -103,7 +89,7 @@ def learn_from_text(plan: Plan) -> None:
     plan.rows.measured({"measure": "pretrain", "model": "tiny", "minutes": plan.minutes, "seed": 0}, pretrain)
 
 
-def untrained(plan: Plan, seed: int) -> Path:
+def untrained(plan: SpinePlan, seed: int) -> Path:
     """A model of the pre-trained one's shape and vocabulary, with random weights of that seed."""
     from bothways.models.model import fresh, load, save, seed_everything
 
@@ -118,7 +104,7 @@ def untrained(plan: Plan, seed: int) -> Path:
 # ------------------------------------------------------------------------------------------------ labelled records
 
 
-def reviews(plan: Plan) -> None:
+def reviews(plan: SpinePlan) -> None:
     """ChnSentiCorp from the pre-trained and the untrained model, and TF-IDF; a third of its test stands in train."""
     tests = _tests(plan, REVIEWS, ["test"])
     seen = {row["text"] for row in read_records(plan.split(REVIEWS, "train"))}
@@ -132,7 +118,7 @@ def reviews(plan: Plan) -> None:
             finetuned(plan, REVIEWS, tests, start, rate, seed)
 
 
-def mails(plan: Plan) -> None:
+def mails(plan: SpinePlan) -> None:
     """CCERT's mails from the pre-trained model, at the rate that suited the reviews' dev records, and TF-IDF."""
     tests = _tests(plan, MAILS, ["test", "test_published"])
     baselines(plan, MAILS, tests)
@@ -141,7 +127,7 @@ def mails(plan: Plan) -> None:
         finetuned(plan, MAILS, tests, "pretrained", rate, seed)
 
 
-def baselines(plan: Plan, data: str, tests: dict[str, list[Row]]) -> None:
+def baselines(plan: SpinePlan, data: str, tests: dict[str, list[Row]]) -> None:
     """TF-IDF of characters and of words."""
     kinds: tuple[Literal["characters", "words"], ...] = ("characters", "words")
     for features in kinds:
@@ -150,7 +136,7 @@ def baselines(plan: Plan, data: str, tests: dict[str, list[Row]]) -> None:
         plan.rows.measured(key, lambda train=train, dev=dev, features=features: tfidf(train, dev, tests, features))
 
 
-def finetuned(plan: Plan, data: str, tests: dict[str, list[Row]], start: str, rate: float, seed: int) -> Row:
+def finetuned(plan: SpinePlan, data: str, tests: dict[str, list[Row]], start: str, rate: float, seed: int) -> Row:
     """One fine-tuning by the command line with its defaults but for the rate, and its scores."""
 
     def measure() -> Row:
@@ -158,17 +144,21 @@ def finetuned(plan: Plan, data: str, tests: dict[str, list[Row]], start: str, ra
 
         model = plan.work / "pretrained" if start == "pretrained" else untrained(plan, seed)
         out = plan.work / "finetuned" / Path(data).name / f"{start}-{rate:g}-seed-{seed}"
-        out.parent.mkdir(parents=True, exist_ok=True)
-        seconds = bothways(
-            *("finetune", "classify", "--model", str(model), "--out", str(out), "--seed", str(seed), "--quiet"),
-            *("--train", str(plan.split(data, "train")), "--dev", str(plan.split(data, "dev"))),
-            *("--optim.lr", f"{rate:g}", "--epochs", str(EPOCHS[data]), *resumed(out)),
+        row = finetune(
+            "classify",
+            model=model,
+            train=plan.split(data, "train"),
+            dev=plan.split(data, "dev"),
+            out=out,
+            rate=rate,
+            epochs=EPOCHS[data],
+            seed=seed,
         )
         predictor = package.load(out)
         scores = {name: predictor.evaluate(rows) for name, rows in tests.items()}
         names = ("accuracy", "macro_f1", "pr_auc", "records")
         told = {split: {name: score[name] for name in names} for split, score in scores.items()}
-        return {"dev": log(out)[-1]["finished"], **told, "process_seconds": seconds}
+        return row | told
 
     return plan.rows.measured({"measure": "finetune", "data": data, "start": start, "lr": rate, "seed": seed}, measure)
 
@@ -182,7 +172,7 @@ def best_rate(rows: Sequence[Row], data: str, start: str) -> float:
     return max(dev, key=lambda rate: dev[rate])
 
 
-def _tests(plan: Plan, data: str, names: Sequence[str]) -> dict[str, list[Row]]:
+def _tests(plan: SpinePlan, data: str, names: Sequence[str]) -> dict[str, list[Row]]:
     return {name: read_records(plan.split(data, name)) for name in names}
 
 

@@ -227,7 +227,8 @@ def test_no_model(made, refused, tmp_path: Path):
     [
         (["finetune"], "which task? bothways finetune TASK …, TASK being one of classify"),
         (["finetune", "--model", "x"], "which task?"),
-        (["finetune", "clasify"], "there is no task 'clasify'; known are "),
+        (["finetune", "clasify"], "there is no task 'clasify'; known are classify, pair"),
+        (["finetune", "clasify"], "embed, generate, multi; did you mean classify?"),
         (["finetune", "pretrain"], "it is a verb: bothways pretrain"),
         (["finetune", "classify", "--train", "t", "--out", "o", "--epoch", "2"], "did you mean --epochs?"),
         (["finetune", "classify", "--train", "t", "--out", "o", "--optim.rl", "2"], "did you mean --optim.lr?"),

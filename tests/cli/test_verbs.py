@@ -92,9 +92,19 @@ def test_predict_texts_data_and_file_agree(made, command, tmp_path: Path):
 
 def test_a_pretrained_model_fills_masks(made, command):
     told = command("predict", made.pretrained, "the film was [MASK] and [MASK] ours")
-    (masks,) = [json.loads(line) for line in told.out.splitlines()]
+    (prediction,) = [json.loads(line) for line in told.out.splitlines()]
+    assert prediction.keys() == {"masks", "tokens"}
+    assert prediction["tokens"]["kept"] >= 6
+    masks = prediction["masks"]
     assert [(mask["start"], mask["end"]) for mask in masks] == [(13, 19), (24, 30)]
     assert all(len(mask["fillings"]) == 5 for mask in masks)
+
+
+def test_a_text_without_a_mask_is_told_where_it_stands(made, command, tmp_path: Path):
+    (tmp_path / "texts.txt").write_text("the film was [MASK]\nthe film was warm\n", encoding="utf-8")
+    told = command("predict", made.pretrained, "--data", tmp_path / "texts.txt")
+    assert told.code == 2
+    assert told.err == f"bothways: error: {tmp_path / 'texts.txt'}:2: 'the film was warm' has no [MASK] to fill\n"
 
 
 def test_columns_rename(made, command, tmp_path: Path):

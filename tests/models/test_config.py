@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.models.conftest import LABELS
 
 from bothways.errors import ModelError
 from bothways.models.model import Model, load, start_from
@@ -15,7 +16,6 @@ from bothways.tasks.classify import ClassifyTask
 from bothways.tasks.pretraining import PretrainTask
 
 Refused = Callable[..., str]
-LABELS = ["bad", "good", "so so"]
 
 
 def edit(path: Path, **changes: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import socket
@@ -15,27 +16,20 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from tests.models.conftest import CONFIG, LABELS, VOCABULARY
 
 from bothways.batch import Example, Piece, Read, pack
 from bothways.errors import ModelError
-from bothways.models.model import Model, fresh, load, save, start_from
+from bothways.models import hub
+from bothways.models.model import Model, count_parameters, fresh, load, save, start_from
 from bothways.models.sizes import SIZES, sized
-from bothways.nn.encoder import EncoderConfig
 from bothways.tasks.classify import ClassifySettings, ClassifyTask
+from bothways.tasks.generate import GenerateSettings, GenerateTask
+from bothways.tasks.multi import MultiTask
 from bothways.tasks.pretraining import PretrainTask
 from bothways.text.tokenizer import Tokenizer
 
-VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghij", *"今天气很好"]
-CONFIG = EncoderConfig(
-    vocab_size=24,  # more than the tokenizer has, as in padded vocabularies
-    hidden_size=8,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    intermediate_size=12,
-    max_position_embeddings=16,
-)
 Refused = Callable[..., str]
-LABELS = ["bad", "good", "so so"]
 
 
 def reweigh(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
@@ -83,6 +77,7 @@ def test_what_is_saved_comes_back(task: Any, tmp_path: Path) -> None:
     assert again.network.state_dict().keys() == state.keys()
     for name, weight in again.network.state_dict().items():
         assert torch.equal(weight, state[name])
+    assert count_parameters(folder) == again.parameters == model.parameters
     assert all(parameter.requires_grad for parameter in again.network.parameters())
     assert again.task is None if task is None else type(again.task) is type(task)
     assert again.task is None or again.task.to_dict() == task.to_dict()
@@ -90,11 +85,36 @@ def test_what_is_saved_comes_back(task: Any, tmp_path: Path) -> None:
         torch.testing.assert_close(score, scores(model)[name])
 
 
+@pytest.mark.parametrize(
+    "task",
+    [
+        MultiTask({"mood": ClassifyTask(ClassifySettings(), "one", LABELS)}, {"mood": 1.0}),  # heads in another file
+        GenerateTask(GenerateSettings(decoder="share")),  # layers that stand in the file twice
+        GenerateTask(GenerateSettings(tied=False)),
+    ],
+    ids=["multi", "shared", "untied"],
+)
+@pytest.mark.parametrize("compact", [False, True])
+def test_parameters_are_counted_alike_with_weights_and_without(task: Any, compact: bool, tmp_path: Path) -> None:
+    model = fresh(CONFIG, Tokenizer.from_vocab(VOCABULARY), task)
+    folder = save(model, tmp_path / "model", compact=compact)
+    assert count_parameters(folder) == load(folder).parameters == model.parameters
+
+
+def test_parameters_of_a_class_that_can_only_be_started_from(folder: Path, refused: Refused) -> None:
+    (folder / "bothways.json").unlink()
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["architectures"] = ["BertForNextSentencePrediction"]
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    refused(folder, "BertForNextSentencePrediction")
+    assert count_parameters(folder) == fresh(CONFIG, Tokenizer.from_vocab(VOCABULARY), None).parameters
+
+
 def test_without_a_pooler(tmp_path: Path) -> None:
     model = fresh(CONFIG, Tokenizer.from_vocab(VOCABULARY), None, pooler=False)
     again = load(save(model, tmp_path / "model"))
     assert again.network.encoder.pooler is None
-    assert again.parameters == model.parameters
+    assert count_parameters(tmp_path / "model") == again.parameters == model.parameters
 
 
 def test_a_loaded_model_outlives_its_folder(folder: Path) -> None:
@@ -157,6 +177,53 @@ def test_starting_from_one_without_a_pooler(folder: Path, refused: Refused) -> N
 def test_no_such_folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
     monkeypatch.chdir(tmp_path)
     refused(name, "there is no such model folder" if name else "config.json is missing")
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("buildin", "builtin"),
+        ("Builtin", "builtin"),
+        ("out/modle", "out/model"),
+        ("out/model1", None),  # not a slip: out/model2 may well be another model's name
+        ("otu/model", "out/model"),
+        ("./out/modle", "out/model"),
+        ("bert-base-cased", None),
+        ("bert-base-unkased", "bert-base-uncased"),
+        ("/no/such/thing", None),
+    ],
+)
+def test_a_slip_is_not_asked_for_on_the_hub(
+    name: str, near: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
+) -> None:
+    def download(name: str, missing: str) -> Path:
+        raise ModelError(f"{name}: {missing}, and asked for")
+
+    monkeypatch.setattr(hub, "_download", download)
+    monkeypatch.chdir(tmp_path)
+    for folder in ("out/model", "out/model2", "bert-base-uncased"):
+        (tmp_path / folder).mkdir(parents=True)
+    told = refused(name)
+    if near is not None:
+        assert told == f"{name}: there is no such model folder; did you mean {near}?"
+    else:
+        assert told.endswith("there is no such model folder" if name.startswith("/") else "and asked for")
+
+
+def test_a_name_for_the_hub_is_told_with_the_folder_that_is_like_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
+) -> None:
+    import huggingface_hub
+
+    def no_network(*_: Any, **__: Any) -> str:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", no_network)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bert-base-cased").mkdir()
+    refused(
+        "bert-base-uncased", "no such folder here (did you mean bert-base-cased?), and the hub can't be reached; check"
+    )
 
 
 def test_a_file_instead_of_a_folder(folder: Path, refused: Refused) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import pages, results, sets
+from runs import pages, plan, results, sets
 from runs.baselines import BASELINES
 from runs.rows import Rows
 from runs.sets import DataSet, Part, Published
@@ -73,7 +73,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         untrained(*words)
         return 60.0
 
-    monkeypatch.setattr(results, "bothways", bothways)
+    monkeypatch.setattr(plan, "bothways", bothways)
     return tmp_path
 
 
@@ -126,7 +126,7 @@ def test_a_run_is_one_of_the_command_line(world: Path, monkeypatch: pytest.Monke
         assert command(list(words)) == 0
         return 1.0
 
-    monkeypatch.setattr(results, "bothways", bothways)
+    monkeypatch.setattr(plan, "bothways", bothways)
     rows, page, _ = run(world, "--sets", "labels", "--quick")
     assert [row["measure"] for row in rows] == ["baseline"] * 3 + ["dev", "test"]
     assert "train a few records (--quick), test 12 records" in page
@@ -158,17 +158,17 @@ def test_other_settings_or_weights_are_other_rows(world: Path, monkeypatch: pyte
 
 
 def test_parts_are_what_they_say(world: Path):
-    plan = results.Plan(world / "shared", world / "work", Rows(world / "rows.jsonl"), 1, quick=False, keep=False)
+    made = results.ResultsPlan(world / "shared", world / "work", Rows(world / "rows.jsonl"), 1, quick=False)
     whole = results.read_records(world / "shared" / "en" / "labels" / "train.jsonl.gz")
     dev = results.read_records(world / "shared" / "en" / "labels" / "dev.jsonl.gz")
-    train = plan.records(LABELS, "train")
+    train = made.records(LABELS, "train")
     assert len(train) == 12
-    assert [row for row in whole if row in train] == [row for row in whole if row in plan.records(LABELS, "train")]
-    assert plan.records(LABELS, "dev") == dev[3:]  # without line 1, then from the third on
-    assert set(plan.tests(LABELS)) == {"test", "test_not_in_train", "other", "other_not_in_train"}
-    assert plan.file(LABELS, "test") == world / "shared" / "en" / "labels" / "test.jsonl.gz"
-    assert plan.file(LABELS, "train").is_relative_to(world / "work")
-    assert "tokens" in plan.records(NAMES, "test")[0]
+    assert [row for row in whole if row in train] == [row for row in whole if row in made.records(LABELS, "train")]
+    assert made.records(LABELS, "dev") == dev[3:]  # without line 1, then from the third on
+    assert set(made.tests(LABELS)) == {"test", "test_not_in_train", "other", "other_not_in_train"}
+    assert made.file(LABELS, "test") == world / "shared" / "en" / "labels" / "test.jsonl.gz"
+    assert made.file(LABELS, "train").is_relative_to(world / "work")
+    assert "tokens" in made.records(NAMES, "test")[0]
 
 
 def test_without_a_built_in_model_its_rows_are_skipped_with_a_line(monkeypatch: pytest.MonkeyPatch, tmp_path, capsys):

@@ -24,7 +24,7 @@ from bothways.tasks import task_class
 from bothways.tasks.base import Answer, Encoded
 from bothways.tasks.classify import ClassifySettings, ClassifyTask
 from bothways.tasks.tag import TagSettings, TagTask
-from bothways.tasks.tagging import PLAIN, TagSet, repaired
+from bothways.tasks.tag_sets import PLAIN, TagSet, repaired
 from bothways.text.tokenizer import Tokenizer
 
 WORDS = [

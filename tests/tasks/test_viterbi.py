@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bothways.metrics.spans import spans
-from bothways.tasks.tagging import tags_of
+from bothways.tasks.tag_sets import tags_of
 from bothways.tasks.viterbi import FORBIDDEN, allowed, marginals, viterbi
 
 NAMES = {

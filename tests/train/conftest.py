@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,15 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.toys import BAD, GOOD, WORDS, labelled, write_records
 
 from bothways.models.model import fresh, save
 from bothways.nn.encoder import EncoderConfig
 from bothways.tasks.pretraining import PretrainTask
 from bothways.text.tokenizer import Tokenizer
 
-SENTENCE = "the film was a long day in town and we saw it with some old friends of ours"
-WORDS = SENTENCE.split()
-GOOD, BAD = ["great", "lovely", "warm"], ["awful", "poor", "cold"]
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted({*WORDS, *GOOD, *BAD, "."})]
 
 
@@ -33,23 +30,6 @@ class Tiny:
     train: Path  # 24 records of two labels, of 4 to 17 tokens
     dev: Path  # 8 records
     text: Path  # 20 documents of 6 sentences
-
-
-def records(count: int, seed: int) -> list[dict[str, str]]:
-    """Texts in which one word tells the label."""
-    draw = random.Random(seed)
-    made = []
-    for number in range(count):
-        words = draw.choices(WORDS, k=draw.randint(1, 14))
-        words.insert(draw.randrange(len(words)), draw.choice((GOOD, BAD)[number % 2]))
-        made.append({"text": " ".join(words), "label": ("good", "bad")[number % 2]})
-    return made
-
-
-def write_records(path: Path, made: list[dict[str, str]]) -> Path:
-    """One JSON line a record."""
-    path.write_text("".join(json.dumps(record) + "\n" for record in made), encoding="utf-8")
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -64,12 +44,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
         max_position_embeddings=32,
     )
     save(fresh(config, Tokenizer.from_vocab(VOCABULARY), PretrainTask("next")), folder / "model")
-    documents = ["\n".join(record["text"] + " ." for record in records(6, seed)) for seed in range(20)]
+    documents = ["\n".join(record["text"] + " ." for record in labelled(6, seed)) for seed in range(20)]
     (folder / "text.txt").write_text("\n\n".join(documents) + "\n", encoding="utf-8")
     return Tiny(
         folder / "model",
-        write_records(folder / "train.jsonl", records(24, 1)),
-        write_records(folder / "dev.jsonl", records(8, 2)),
+        write_records(folder / "train.jsonl", labelled(24, 1)),
+        write_records(folder / "dev.jsonl", labelled(8, 2)),
         folder / "text.txt",
     )
 
@@ -159,7 +139,7 @@ def finetune_words(tiny: Tiny) -> list[str]:
 @pytest.fixture
 def embed_words(tiny: Tiny, tmp_path: Path) -> list[str]:
     """A command of 2 epochs of 4 steps, the last of one record; each step's loss is of all of its micro-batches."""
-    texts = [record["text"] for record in records(50, 3)]
+    texts = [record["text"] for record in labelled(50, 3)]
     pairs = [{"text_a": a, "text_b": b} for a, b in zip(texts[::2], texts[1::2], strict=True)]
     train = write_records(tmp_path / "pairs.jsonl", pairs)
     data = ["--model", tiny.model, "--train", train, "--dev", train]

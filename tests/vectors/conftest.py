@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
 import random
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from tests import toys
 
-from bothways.cli.main import main
 from bothways.infer.predictor import Predictor, load
 from bothways.models.model import fresh, save
 from bothways.nn.encoder import EncoderConfig
 from bothways.tasks.embed import EmbedSettings, EmbedTask
 from bothways.text.tokenizer import Tokenizer
 
-SENTENCE = "the film was a long day in town and we saw it with some old friends of ours great warm cold"
-WORDS = SENTENCE.split()
+WORDS = [*toys.WORDS, "great", "warm", "cold"]
 HAN = "今天气很好我们去北京看电影他喜欢吃水果"
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *HAN, *"bcdefghij.,"]
 
@@ -60,21 +56,12 @@ def jsonl(tmp_path: Path) -> Callable[..., Path]:
     """Rows as a file."""
 
     def write(rows: list[dict], name: str = "data.jsonl") -> Path:
-        path = tmp_path / name
-        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-        return path
+        return toys.write_records(tmp_path / name, rows)
 
     return write
 
 
 @pytest.fixture(scope="session")
-def command() -> Callable[..., tuple[int, str, str]]:
+def command() -> Callable[..., toys.Told]:
     """`command("embed", …)` runs a verb in this process: exit code, stdout, stderr."""
-
-    def run(*words: object) -> tuple[int, str, str]:
-        out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = main([str(word) for word in words])
-        return code, out.getvalue(), err.getvalue()
-
-    return run
+    return toys.bothways

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -93,7 +92,10 @@ def _index(folder: Path) -> dict[str, Any]:
 
 def _model(folder: Path) -> dict[str, Any]:
     """A model's task, shape and files."""
-    from bothways.models.model import read_config, read_json
+    from bothways.models.files import read_json
+    from bothways.models.model import count_parameters
+    from bothways.models.reading import read_config
+    from bothways.models.weights import weight_types
 
     shape, raw = read_config(folder)
     own = read_json(folder / "bothways.json") if (folder / "bothways.json").is_file() else {}
@@ -110,27 +112,11 @@ def _model(folder: Path) -> dict[str, Any]:
         "width": shape.hidden_size,
         "heads": shape.num_attention_heads,
         "max_length": shape.max_position_embeddings,
-        **_weights(folder),
+        "parameters": count_parameters(folder),
+        "dtype": ", ".join(sorted(set(weight_types(folder).values()))) or None,
         **_vocabulary(folder),
         "files": _files(folder),
     }
-
-
-def _weights(folder: Path) -> dict[str, Any]:
-    """How many numbers there are and of what type, from the headers of the weight files."""
-    from safetensors import SafetensorError, safe_open
-
-    parameters, types = 0, set()
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(path, framework="np") as file:
-                for name in file.keys():  # noqa: SIM118 (not a dict)
-                    part = file.get_slice(name)
-                    parameters += math.prod(part.get_shape())
-                    types.add(part.get_dtype())
-        except SafetensorError as error:
-            raise ModelError(f"{path}: the weights can't be read ({error}); copy or download the file again") from None
-    return {"parameters": parameters, "dtype": ", ".join(sorted(types)) or None}
 
 
 def _vocabulary(folder: Path) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def run(argv: list[str]) -> int:
 
 def _here(wanted: Predict) -> Iterator[Any]:
     """By the model, in this process."""
-    from bothways.data.records import read_records, require
+    from bothways.data.records import read_records
     from bothways.infer.predictor import load, records_of
 
     predictor = load(wanted.model, device=wanted.common.device, precision=wanted.precision)
@@ -88,9 +88,7 @@ def _here(wanted: Predict) -> Iterator[Any]:
     records = records_of(wanted.text) if wanted.data is None else read_records(wanted.data, columns=wanted.columns)
     if wanted.alignment is not None:
         return iter(_drawn(predictor.generate(wanted.text, return_attention=True), wanted.alignment))
-    if predictor.can_fill_masks:
-        return iter(predictor.fill_mask([require(record, "text", str) for record in records]))
-    return predictor.stream(records)
+    return (predictor.filler() if predictor.can_fill_masks else predictor).stream(records)
 
 
 def _there(wanted: Predict, url: str) -> Iterator[Any]:
@@ -122,7 +120,7 @@ def _there(wanted: Predict, url: str) -> Iterator[Any]:
             record = seen.popleft()
             if "error" in prediction:
                 raise record.error(re.sub(r"^<records>:\d+: ", "", prediction["error"]))
-            yield prediction.get("masks", prediction)
+            yield prediction
 
 
 def _drawn(predictions: list[dict[str, Any]], path: Path) -> list[dict[str, Any]]:

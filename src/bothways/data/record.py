@@ -1,10 +1,11 @@
-"""One record, where it stands, and how its fields are asked for."""
+"""One record, where it stands, how its fields are asked for, and what is told when several can't be used."""
 
 from __future__ import annotations
 
 import math
 import re
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -14,6 +15,8 @@ from bothways.data.messages import KINDS, kind_of, listed, nearest, shown
 from bothways.errors import DataError
 
 K = TypeVar("K")
+R = TypeVar("R")
+T = TypeVar("T")
 IN_MEMORY = "<records>"  # the path of records that come from a Python sequence
 ENDINGS = (".conll", ".csv", ".json", ".jsonl", ".parquet", ".tsv", ".txt")
 MAX = sys.float_info.max
@@ -103,3 +106,26 @@ def _missing(record: Record, name: str) -> DataError:
     if record.line and record.line > 1 and suffix(Path(record.path)) in (".csv", ".tsv"):
         hint += " (the first line must name the columns)"
     return record.error(f"no field {shown(name)}; there are {listed(there, like=name)}; {hint}")
+
+
+def read_all(records: Sequence[R], read: Callable[[R], T]) -> list[T]:
+    """What `read` makes of each record; when some can't be used, the first is told, and how many more there are.
+
+    Raises:
+        DataError: `read`'s, with the count.
+    """
+    results: list[T] = []
+    errors: list[DataError] = []
+    for record in records:
+        try:
+            results.append(read(record))
+        except DataError as error:
+            errors.append(error)
+    if not errors:
+        return results
+    first, more = errors[0], len(errors) - 1
+    if not more:
+        raise first
+    told = DataError(f"{first}; {more:,} more of {len(records):,} records can't be used either")
+    told.path, told.line = first.path, first.line
+    raise told

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-LEVELS = 127  # -127 … 127: as many below zero as above, so that zero is exact
+LEVELS = 127  # -127 … 127: as many below zero as above
 FEWEST = 16  # rows: below them fusing gains nothing
 
 
@@ -22,34 +22,54 @@ class Int8Weight:
 
     whole: Tensor  # (I, O) int8
     scale: Tensor  # (O,) float32
+    ones: Tensor  # (O,) float32: what a row of ones gives
     bias: Tensor  # (O,) float32
 
     @classmethod
     def of(cls, linear: nn.Linear) -> Int8Weight:
         """Rounded to the nearest of 255 levels, each output by its own largest weight."""
-        whole, scale = quantise(linear.weight.detach().float())
+        weight = linear.weight.detach().float()
+        scale = weight.abs().amax(1, keepdim=True).clamp_min(1e-30) * (1 / LEVELS)
+        whole = (weight / scale).round().to(torch.int8)
         bias = scale.new_zeros(len(scale)) if linear.bias is None else linear.bias.detach().float()
-        return cls(whole.t().contiguous(), scale.squeeze(1), bias)
+        ones = whole.sum(1) * scale.squeeze(1)
+        return cls(whole.t().contiguous(), scale.squeeze(1), ones, bias)
 
 
-def quantise(x: Float[Tensor, "R I"]) -> tuple[Int[Tensor, "R I"], Float[Tensor, "R 1"]]:
-    """Whole numbers from -127 to 127, and what each row of them is to be multiplied by."""
+def quantise(
+    x: Float[Tensor, "R I"],
+) -> tuple[Int[Tensor, "R I"], Float[Tensor, "R 1"], Float[Tensor, "R 1"]]:
+    """Whole numbers from -127 to 127; each row of x is theirs times its scale, plus its middle.
+
+    A row reaches from its least to its greatest number, not equally far to both sides of zero: what a norm or GELU
+    gives leans to one side, and half of the levels would go unused.
+    """
     x = x.float()
-    scale = x.abs().amax(1, keepdim=True).clamp_min(1e-30) * (1 / LEVELS)
-    return (x / scale).round().to(torch.int8), scale
+    low, high = x.amin(1, keepdim=True), x.amax(1, keepdim=True)
+    middle = (low + high) * 0.5
+    # A row that hardly varies has levels no finer than float32 tells its numbers apart by.
+    scale = torch.maximum((high - low) * (0.5 / LEVELS), (low.abs() + high.abs()) * 2.0**-22 + 1e-30)
+    return ((x - middle) / scale).round().to(torch.int8), scale, middle
 
 
 def dequantise(
-    sums: Int[Tensor, "R O"], scale: Float[Tensor, "R 1"], by: Float[Tensor, " O"], bias: Float[Tensor, " O"]
+    sums: Int[Tensor, "R O"],
+    scale: Float[Tensor, "R 1"],
+    middle: Float[Tensor, "R 1"],
+    by: Float[Tensor, " O"],
+    ones: Float[Tensor, " O"],
+    bias: Float[Tensor, " O"],
 ) -> Float[Tensor, "R O"]:
     """What the sums of whole numbers stand for, and the bias."""
-    return sums.float() * scale * by + bias
+    return sums.float() * scale * by + middle * ones + bias
 
 
 def add_norm(
     sums: Int[Tensor, "R O"],
     scale: Float[Tensor, "R 1"],
+    middle: Float[Tensor, "R 1"],
     by: Float[Tensor, " O"],
+    ones: Float[Tensor, " O"],
     bias: Float[Tensor, " O"],
     residual: Float[Tensor, "R O"],
     weight: Float[Tensor, " O"],
@@ -57,7 +77,8 @@ def add_norm(
     eps: float,
 ) -> Float[Tensor, "R O"]:
     """norm(residual + dequantise(…))."""
-    return F.layer_norm(sums.float() * scale * by + bias + residual, weight.shape, weight, shift, eps)
+    summed = sums.float() * scale * by + middle * ones + bias + residual
+    return F.layer_norm(summed, weight.shape, weight, shift, eps)
 
 
 class Kernels:
@@ -87,12 +108,12 @@ class Kernels:
         with torch.inference_mode():
             for rows, inner, outer in ((32, 48, 80), (40, 64, 96)):
                 for dtype in (torch.float32, torch.bfloat16):
-                    whole, scale = self.quantise(torch.ones(rows, inner, dtype=dtype))
+                    whole, scale, middle = self.quantise(torch.ones(rows, inner, dtype=dtype))
                 sums = torch.ops.aten._int_mm(whole, torch.ones(inner, outer, dtype=torch.int8))
                 # Tensors of their own, for one given twice would be a case of its own to the compiler.
-                by, bias, weight, shift = (torch.ones(outer) for _ in range(4))
-                self.dequantise(sums, scale, by, bias)
-                self.add_norm(sums, scale, by, bias, torch.ones(rows, outer), weight, shift, 1e-12)
+                by, ones, bias, weight, shift = (torch.ones(outer) for _ in range(5))
+                self.dequantise(sums, scale, middle, by, ones, bias)
+                self.add_norm(sums, scale, middle, by, ones, bias, torch.ones(rows, outer), weight, shift, 1e-12)
 
 
 @functools.cache

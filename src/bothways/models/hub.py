@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import errno
 import re
 from pathlib import Path
@@ -12,12 +14,13 @@ _FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer
 _FILES += ["vocab.txt", "bothways.json", "modules.json", "1_Pooling/config.json", "README.md"]
 _FILES += ["sentence_bert_config.json", "config_sentence_transformers.json"]
 _BUILTIN = Path(__file__).parents[1] / "builtin"
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")  # on the hub
 
 
 def locate(name: str | Path) -> Path:
     """The folder of a model: a run's `model/`, a folder as it is, or a download from the hub.
 
+    A name that is a slip of a folder's, or of "builtin", is not asked for on the hub.
     `HF_ENDPOINT`, `HF_HOME` and `HF_HUB_OFFLINE` are honoured, for huggingface_hub does the download.
 
     Raises:
@@ -34,13 +37,42 @@ def locate(name: str | Path) -> Path:
         return folder
     if folder.exists():
         raise ModelError(f"{name} is a file; a model is a folder with config.json, model.safetensors and a vocabulary")
-    text = str(name)
-    if text.startswith((".", "/", "~")) or text.count("/") > 1 or not _NAME.fullmatch(text):
-        raise ModelError(f"{name}: there is no such model folder")
-    return _download(text)
+    text, near = str(name), _nearest(str(name))
+    of_hub = _NAME.fullmatch(text) is not None
+    if not of_hub or (near is not None and (near == "builtin" or _is_slip(text, near))):
+        raise ModelError(f"{name}: there is no such model folder" + (f"; did you mean {near}?" if near else ""))
+    return _download(text, "no such folder here" + (f" (did you mean {near}?)" if near else ""))
 
 
-def _download(name: str) -> Path:
+def _nearest(name: str) -> str | None:
+    """What was probably meant: the built-in model, or a folder like the first one on the way that isn't there."""
+    if "/" not in name and difflib.get_close_matches(name.lower(), ["builtin"], cutoff=0.75):
+        return "builtin"
+    path = Path(name)
+    here = next((folder for folder in path.parents if folder.is_dir()), None)
+    if here is None:
+        return None
+    wrong, *rest = path.relative_to(here).parts
+    with contextlib.suppress(OSError):  # a folder that may not be listed
+        folders = [entry.name for entry in here.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+        for near in difflib.get_close_matches(wrong, folders, n=1):
+            whole = here / near / Path(*rest)
+            return str(whole if whole.is_dir() else here / near)
+    return None
+
+
+def _is_slip(name: str, meant: str) -> bool:
+    """Whether one character is wrong, missing, too much or in its neighbour's place.
+
+    Other differences are between models: bert-base-cased and -uncased, 2 and 4 layers.
+    """
+    if re.findall(r"\d", name) != re.findall(r"\d", meant):
+        return False
+    same = sum(block.size for block in difflib.SequenceMatcher(None, name, meant).get_matching_blocks())
+    return same >= max(len(name), len(meant)) - 1
+
+
+def _download(name: str, missing: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
@@ -51,17 +83,15 @@ def _download(name: str) -> Path:
             f"{name}: the hub gives this model to those who asked for it; accept its terms there, then set HF_TOKEN"
         ) from None
     except RepositoryNotFoundError:
-        raise ModelError(f"{name}: no such folder here, and no such model on the hub") from None
+        raise ModelError(f"{name}: {missing}, and no such model on the hub") from None
     except HfHubHTTPError as error:
         code = error.response.status_code
-        raise ModelError(
-            f"{name}: no such folder here, and the hub answered {code}; check the name and HF_TOKEN"
-        ) from None
+        raise ModelError(f"{name}: {missing}, and the hub answered {code}; check the name and HF_TOKEN") from None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise  # the disk's fault, not the network's
         raise ModelError(
-            f"{name}: no such folder here, and the hub can't be reached; check the name, set HF_ENDPOINT to a mirror "
+            f"{name}: {missing}, and the hub can't be reached; check the name, set HF_ENDPOINT to a mirror "
             f"(https://hf-mirror.com), or download the model elsewhere and give its folder"
         ) from None
     except HFValidationError:

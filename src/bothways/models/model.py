@@ -6,35 +6,23 @@ import functools
 import json
 import os
 import shutil
-from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bothways.errors import BothwaysError, ConfigError, ModelError
-from bothways.models.conversion import Layers, from_theirs, name_in_file, to_theirs
-from bothways.models.files import read_json, shorten
+from bothways.errors import ModelError
+from bothways.models.conversion import Layers, name_in_file, to_theirs
 from bothways.models.hub import locate
-from bothways.models.sentence_transformers import MODULES, sentence_task
-from bothways.models.weights import COMPACT, SINGLE, compacted, read_tensors, read_weights, sync, write_tensors
+from bothways.models.reading import FORMAT, layers_of, read_config, saved_class, saved_task, tokenizer_of, weights_of
+from bothways.models.weights import COMPACT, HEADS, SINGLE, compacted, sync, weight_types, write_tensors
 from bothways.nn.encoder import Encoder, EncoderConfig, Pooler, initialise
 from bothways.nn.network import Network
-from bothways.tasks import ARCHITECTURES, task_class
 from bothways.tasks.base import Task
 from bothways.text.tokenizer import Tokenizer
-
-FORMAT = 1
-HEADS = "heads.safetensors"  # weights of heads that the saved class of transformers does not have
-MAX_LABELS = 1 << 16
-_KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {  # of the encoder's settings, in JSON
-    "int": (int, "a whole number"),
-    "float": ((int, float), "a number"),
-    "str": (str, "a name"),
-}
 
 
 @dataclass
@@ -54,8 +42,8 @@ class Model:
 
     @property
     def parameters(self) -> int:
-        """How many numbers are learnt."""
-        return sum(parameter.numel() for parameter in self.network.parameters())
+        """How many numbers are learnt; tied ones count once."""
+        return _count(self.network)
 
 
 def fresh(config: EncoderConfig, tokenizer: Tokenizer, task: Task | None, *, pooler: bool = True) -> Model:
@@ -73,20 +61,46 @@ def load(name: str | Path) -> Model:
     """
     folder = locate(name)
     config, raw = read_config(folder)
-    task = _saved_task(folder, raw)
-    tokenizer = _tokenizer(folder, config)
-    weights = _weights(folder, config, raw)
+    task = saved_task(folder, raw)
+    tokenizer = tokenizer_of(folder, config)
+    weights = weights_of(folder, config, raw)
     if task is not None:
         weights = _as_task_has_them(task.inward, weights, folder)
+    network = _outline(config, task, pooler=_has_pooler(weights))
+    named = functools.partial(name_in_file, layers=layers_of(config, raw), architecture=saved_class(raw))
+    _check(weights, network.state_dict(), named, where=str(folder))
+    return _assign(Model(tokenizer, network, task, folder), weights)
+
+
+def count_parameters(folder: Path) -> int:
+    """What `load` would give as `Model.parameters`, by what the folder's files say of themselves.
+
+    Of a class that can only be started from, its encoder's.
+
+    Raises:
+        ModelError: no shape or no weights are there, or they are unsafe or damaged.
+    """
+    config, raw = read_config(folder)
+    try:
+        task = saved_task(folder, raw)
+    except ModelError:
+        task = None
+    return _count(_outline(config, task, pooler=any("pooler." in name for name in weight_types(folder))))
+
+
+def _count(network: Network) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _outline(config: EncoderConfig, task: Task | None, *, pooler: bool) -> Network:
+    """The network of a folder whose weights are yet to come; without a pooler where neither file nor head has one."""
     # On the meta device weights take neither time nor memory, whatever config.json says; the file has all of them.
     with torch.device("meta"):
         encoder = Encoder(config)
         network = task.network(encoder) if task is not None else Network(encoder, {})
-    if not _has_pooler(weights) and not any(hasattr(head, "pooler") for head in network.heads.values()):
+    if not pooler and not any(hasattr(head, "pooler") for head in network.heads.values()):
         encoder.pooler = None
-    named = functools.partial(name_in_file, layers=_layers(config, raw), architecture=saved_class(raw))
-    _check(weights, network.state_dict(), named, where=str(folder))
-    return _assign(Model(tokenizer, network, task, folder), weights)
+    return network
 
 
 def start_from(name: str | Path, task: Task) -> Model:
@@ -97,11 +111,11 @@ def start_from(name: str | Path, task: Task) -> Model:
     """
     folder = locate(name)
     config, raw = read_config(folder)
-    tokenizer = _tokenizer(folder, config)
-    weights = _weights(folder, config, raw)
+    tokenizer = tokenizer_of(folder, config)
+    weights = weights_of(folder, config, raw)
     with torch.device("meta"):
         encoder = Encoder(config, pooler=_has_pooler(weights))
-    named = functools.partial(name_in_file, layers=_layers(config, raw), architecture=saved_class(raw))
+    named = functools.partial(name_in_file, layers=layers_of(config, raw), architecture=saved_class(raw))
     _check(weights, {f"encoder.{key}": value for key, value in encoder.state_dict().items()}, named, where=str(folder))
     encoder.pooler = Pooler(config.hidden_size)
     initialise(encoder.pooler, config.initializer_range)
@@ -116,26 +130,6 @@ def _as_task_has_them(
         return change(weights)
     except ModelError as error:
         raise ModelError(f"{folder}: {error}") from None
-
-
-def _layers(config: EncoderConfig, raw: dict[str, Any]) -> Layers:
-    """How many layers a folder's weights are of."""
-    return Layers(config.num_hidden_layers, raw["decoder"]["num_hidden_layers"] if "decoder" in raw else 0)
-
-
-def _weights(folder: Path, config: EncoderConfig, raw: dict[str, Any]) -> dict[str, Tensor]:
-    """All weights of a folder under our names: those that transformers knows, and heads that it has no class for."""
-    weights = from_theirs(read_weights(folder), _layers(config, raw), saved_class(raw), where=str(folder))
-    path = folder / HEADS
-    if not path.is_file():
-        return weights
-    heads = read_tensors(path)
-    for name in heads:
-        if not name.startswith("heads.") or name in weights:
-            raise ModelError(
-                f"{path}: the weight {name} is not one of a head that only this file holds; copy or download it again"
-            )
-    return weights | {name: weight.float() for name, weight in heads.items()}
 
 
 def _has_pooler(weights: Mapping[str, Tensor]) -> bool:
@@ -174,118 +168,6 @@ def _tell(told: list[str], what: str, names: list[str]) -> None:
     groups = sorted({name.rsplit(".", 1)[0] for name in names})
     if groups:
         told.append(f"{what}: {', '.join(groups)}")
-
-
-def read_config(folder: Path) -> tuple[EncoderConfig, dict[str, Any]]:
-    """The shape in `config.json`, and the whole file.
-
-    Raises:
-        ModelError: no such file, not JSON, not an original BERT, or a shape that can't be.
-    """
-    path = folder / "config.json"
-    raw = read_json(path)
-    if raw.get("model_type") == "encoder-decoder":
-        for part in ("encoder", "decoder"):
-            if not isinstance(raw.get(part), dict):
-                raise ModelError(f"{path}: {part} is {shorten(raw.get(part))}; it must be an object in braces")
-        config = _shape(raw["encoder"], path)
-        decoder = _shape(raw["decoder"], path, is_decoder=True)
-        raw["decoder"] |= asdict(decoder)  # what the file leaves to defaults
-        if (decoder.hidden_size, decoder.vocab_size) != (config.hidden_size, config.vocab_size):
-            raise ModelError(f"{path}: encoder and decoder must have the same hidden_size and vocab_size")
-        return config, raw
-    return _shape(raw, path), raw
-
-
-def _shape(raw: dict[str, Any], path: Path, *, is_decoder: bool = False) -> EncoderConfig:
-    """The shape of one BERT."""
-    kind = raw.get("model_type", "bert")
-    if kind != "bert":
-        raise ModelError(f'{path}: model_type is {shorten(kind)}; Bothways reads BERT models (model_type "bert")')
-    if raw.get("position_embedding_type", "absolute") != "absolute":
-        raise ModelError(f'{path}: position_embedding_type must be "absolute", as in the original BERT')
-    if raw.get("is_decoder") and not is_decoder:
-        raise ModelError(f"{path}: is_decoder is set; Bothways reads encoders, whose tokens see both sides")
-    labels = raw.get("num_labels")
-    if labels is not None and (type(labels) is not int or not 1 <= labels <= MAX_LABELS):
-        raise ModelError(f"{path}: num_labels is {shorten(labels)}; it must be a whole number from 1 to {MAX_LABELS:,}")
-    values = {}
-    for entry in fields(EncoderConfig):
-        if (value := raw.get(entry.name)) is None:
-            continue
-        types, what = _KINDS[str(entry.type)]
-        if not isinstance(value, types) or isinstance(value, bool):
-            raise ModelError(f"{path}: {entry.name} is {shorten(value)}; it must be {what}")
-        values[entry.name] = value
-    try:
-        return EncoderConfig(**values)
-    except ConfigError as error:
-        raise ModelError(f"{path}: {error}") from None
-
-
-def _tokenizer(folder: Path, config: EncoderConfig) -> Tokenizer:
-    tokenizer = Tokenizer.from_folder(folder)
-    if tokenizer.size > config.vocab_size:
-        raise ModelError(
-            f"{folder}: the vocabulary has {tokenizer.size} pieces, but config.json says vocab_size "
-            f"{config.vocab_size}; they belong to different models"
-        )
-    return tokenizer
-
-
-def _saved_task(folder: Path, raw: dict[str, Any]) -> Task | None:
-    """The task of a saved model: from `bothways.json`, else from the class that transformers saved."""
-    if (folder / "bothways.json").is_file():
-        saved = read_json(folder / "bothways.json")
-        if saved.get("format") != FORMAT:
-            found = shorten(saved.get("format"))
-            raise ModelError(f"{folder / 'bothways.json'}: format {found} is not {FORMAT}; update Bothways")
-        return _restored(saved, folder / "bothways.json") if saved.get("task") is not None else None
-    name = saved_class(raw)
-    if name == "BertModel":
-        return sentence_task(folder) if (folder / MODULES).is_file() else None
-    if name in ARCHITECTURES:
-        if (folder / "generation_config.json").is_file():
-            raw = raw | {"generation": read_json(folder / "generation_config.json")}
-        try:
-            return _unambiguous(task_class(ARCHITECTURES[name]).from_config(raw))
-        except ModelError as error:
-            raise ModelError(f"{folder}: {error}") from None
-    raise ModelError(
-        f"{folder / 'config.json'}: {name} is not among the classes that Bothways loads with its heads "
-        f"({', '.join(ARCHITECTURES)}); it can still be a starting point: bothways finetune TASK --model {folder}"
-    )
-
-
-def _restored(saved: dict[str, Any], path: Path) -> Task:
-    """The task that a `bothways.json` describes."""
-    name = saved["task"]
-    if not isinstance(name, str) or not isinstance(saved.get(name), dict):
-        raise ModelError(f"{path}: task is {shorten(name)}, which the file doesn't describe; save the model again")
-    try:
-        return _unambiguous(task_class(name).from_dict(saved[name]))
-    except KeyError as error:
-        raise ModelError(f"{path}: {name} has no {error}; save the model again") from None
-    except (BothwaysError, TypeError, ValueError, AttributeError) as error:
-        raise ModelError(f"{path}: the task {name} can't be restored ({error}); save the model again") from None
-
-
-def _unambiguous(task: Task) -> Task:
-    """The same task; predictions tell scores by label, so no two labels may have one name."""
-    labels = getattr(task, "labels", None) or []
-    if len(set(labels)) < len(labels):
-        twice = next(label for label, count in Counter(labels).items() if count > 1)
-        raise ModelError(f"two labels are called {twice!r}; give each a name of its own")
-    return task
-
-
-def saved_class(raw: dict[str, Any]) -> str:
-    """The class of transformers that `config.json` names."""
-    names = raw.get("architectures")
-    return str(names[0]) if isinstance(names, list) and names else "BertModel"
-
-
-# --------------------------------------------------------------------------------------------------- saving
 
 
 def save(model: Model, folder: str | Path, *, card: str = "", compact: bool = False) -> Path:

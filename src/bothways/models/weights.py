@@ -6,8 +6,10 @@ import json
 import os
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,6 +21,7 @@ from bothways.errors import ModelError
 MAX_HEADER = 16 << 20  # bytes; BERT-large's is 50 KB, and a header costs many times its size when parsed
 MAX_INDEX = 8 << 20  # bytes; a line for each weight
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+HEADS = "heads.safetensors"  # weights of heads that the saved class of transformers does not have
 COMPACT = "model.compact.safetensors"  # a name of its own, for other programs would take its whole numbers for weights
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth", "model.ckpt")
 
@@ -36,16 +39,35 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     return {name: weight.float() if weight.is_floating_point() else weight for name, weight in weights.items()}
 
 
+def weight_types(folder: Path) -> dict[str, str]:
+    """The type of each weight of a model folder ("F32"), from the files' headers.
+
+    Raises:
+        ModelError: as `read_weights`.
+    """
+    types: dict[str, str] = {}
+    for path in _files(folder) + [path for path in (folder / HEADS,) if path.is_file()]:
+        with _opened(path) as file:
+            types |= {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 (not a dict)
+    return types
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of one safetensors file, memory-mapped.
 
     Raises:
         ModelError: not such a file, or a damaged one.
     """
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     _check_header(path)
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            yield file
     except (SafetensorError, ValueError, OSError) as error:
         raise ModelError(f"{path}: the weights can't be read ({error}); copy or download the file again") from None
 

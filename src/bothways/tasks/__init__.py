@@ -43,8 +43,8 @@ def task_class(name: str) -> type[Task]:
         ConfigError: no such task; the message names the nearest.
     """
     if name not in _TASKS:
-        near = difflib.get_close_matches(name, _TASKS, n=1)
+        near = difflib.get_close_matches(name, TRAINABLE, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"there is no task {name!r}; known are {', '.join(_TASKS)}{hint}")
+        raise ConfigError(f"there is no task {name!r}; known are {', '.join(TRAINABLE)}{hint}")
     module, attribute = _TASKS[name].split(":")
     return getattr(importlib.import_module(module), attribute)

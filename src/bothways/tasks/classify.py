@@ -8,35 +8,33 @@ reference   Devlin et al., 2018, section 4.1: a linear layer on the pooled [CLS]
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from bothways.batch import Batch, Example
+from bothways.batch import Piece
 from bothways.data.record import Record, require
 from bothways.errors import ConfigError
 from bothways.metrics import classes
 from bothways.metrics.bootstrap import moments
-from bothways.nn.encoder import Encoder
-from bothways.nn.heads import Head
-from bothways.tasks.base import Answer, Encoded, Task, settings_dict
+from bothways.tasks.base import Answer, Coverage, settings_dict
 from bothways.tasks.labels import as_label, label_index, labels_config, labels_from_config
 from bothways.tasks.one_label import (
+    LabelTask,
     check_smoothing,
     label_answer,
-    label_head,
     label_loss,
     label_of,
     learn_label_set,
     named_scores,
-    read_cls,
     right_labels,
 )
-from bothways.tasks.sequences import single
+from bothways.tasks.sequences import encode_texts
 from bothways.text.tokenizer import Tokenizer
 
 Kind = Literal["one", "several", "number"]
@@ -68,8 +66,8 @@ class ClassifySettings:
             raise ConfigError(f"threshold is {self.threshold}; it must lie between 0 and 1")
 
 
-class ClassifyTask(Task):
-    """One head, "label", that reads [CLS]."""
+class ClassifyTask(LabelTask):
+    """One label, several labels or a number; transformers has one class for all three."""
 
     name = "classify"
     criterion = "accuracy"
@@ -82,9 +80,9 @@ class ClassifyTask(Task):
         self.kind: Kind = kind
 
     @property
-    def architecture(self) -> str:
-        """transformers has one class for all three kinds."""
-        return "BertForSequenceClassification"
+    def outputs(self) -> int:
+        """One a label; of numbers, one."""
+        return len(self.labels)
 
     @classmethod
     def from_config(cls, raw: dict[str, Any]) -> ClassifyTask:
@@ -108,31 +106,14 @@ class ClassifyTask(Task):
         labels, weights = learn_label_set(records, found, balanced=settings.class_weights == "balanced")
         return cls(settings, kind, labels, weights)
 
-    def heads(self, encoder: Encoder) -> dict[str, Head]:
-        """A linear layer on the pooled [CLS]."""
-        return {"label": label_head(encoder, len(self.labels))}
+    def sequences(
+        self, records: Sequence[Record], tokenizer: Tokenizer, *, max_length: int, first: int
+    ) -> Iterable[tuple[list[Piece], Coverage]]:
+        """[CLS] text [SEP]."""
+        windows = 1 if self.settings.long == "first" else None
+        return encode_texts(records, tokenizer, max_length=max_length, windows=windows, first=first)
 
-    def encode(
-        self, records: Sequence[Record], tokenizer: Tokenizer, *, max_length: int, labelled: bool, first: int = 0
-    ) -> list[Encoded]:
-        """[CLS] text [SEP]; the windows of a long text stay together and answer as one group."""
-        texts = tokenizer.encode([require(record, "text", str) for record in records])
-        encoded = []
-        for number, (record, text) in enumerate(zip(records, texts, strict=True)):
-            if not len(text.ids):
-                raise record.error("the text is empty (nothing but blanks or control characters); leave the record out")
-            pieces, coverage = single(
-                text,
-                tokenizer,
-                record=first + number,
-                max_length=max_length,
-                windows=1 if self.settings.long == "first" else None,
-            )
-            target, weight = self._target(record) if labelled else (None, 0.0)
-            encoded.append(Encoded([Example(tuple(pieces), {"label": read_cls(pieces, target, weight)})], coverage))
-        return encoded
-
-    def _target(self, record: Record) -> tuple[np.ndarray, float]:
+    def target(self, record: Record) -> tuple[np.ndarray, float]:
         """A record's label as the loss wants it, and its weight."""
         if self.kind == "number":
             return np.array([[float(require(record, "label", float))]], dtype=np.float32), 1.0
@@ -143,17 +124,13 @@ class ClassifyTask(Task):
         several[0, indices] = 1.0
         return several, 1.0
 
-    def losses(self, scores: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+    def loss(self, logits: Float[Tensor, "G C"], labels: Tensor) -> Float[Tensor, ""]:
         """Cross-entropy, binary cross-entropy averaged over the labels, or squared error."""
-        logits, labels = scores["label"].float(), batch.targets["label"].labels
-        assert labels is not None
         if self.kind == "number":
-            return {"label": F.mse_loss(logits, labels, reduction="sum")}
+            return F.mse_loss(logits, labels, reduction="sum")
         if self.kind == "several":
-            summed = F.binary_cross_entropy_with_logits(logits, labels, reduction="sum")
-            return {"label": summed / len(self.labels)}
-        smoothing = self.settings.label_smoothing
-        return {"label": label_loss(logits, labels, weights=self.weights, smoothing=smoothing)}
+            return F.binary_cross_entropy_with_logits(logits, labels, reduction="sum") / len(self.labels)
+        return label_loss(logits, labels, weights=self.weights, smoothing=self.settings.label_smoothing)
 
     def decode(self, record: Record, answers: list[Answer]) -> dict[str, Any]:
         """The label and how sure the model is of each."""

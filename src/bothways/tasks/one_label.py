@@ -1,8 +1,9 @@
-"""One label for a text, a pair or an utterance: head, loss and answer, shared by the tasks that give one."""
+"""One answer to a text or a pair, read at [CLS]: the task, head, loss and answer that those which give one share."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,63 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from bothways.batch import Piece, Read
+from bothways.batch import Batch, Example, Piece, Read
 from bothways.data.record import Record, require
 from bothways.errors import ConfigError, DataError
 from bothways.nn.encoder import Encoder
-from bothways.nn.heads import LabelHead
+from bothways.nn.heads import Head, LabelHead
+from bothways.tasks.base import Coverage, Encoded, Task
 from bothways.tasks.labels import as_label, balanced_weights, learn_labels
+from bothways.text.tokenizer import Tokenizer
+
+
+class LabelTask(Task):
+    """A task with one head, "label", that reads the pooled [CLS]; all windows of a record answer as one group."""
+
+    @property
+    def architecture(self) -> str:
+        """The class that reads one text or two."""
+        return "BertForSequenceClassification"
+
+    @property
+    @abstractmethod
+    def outputs(self) -> int:
+        """How many numbers the head gives."""
+
+    def heads(self, encoder: Encoder) -> dict[str, Head]:
+        """A linear layer on the pooled [CLS]."""
+        return {"label": label_head(encoder, self.outputs)}
+
+    def encode(
+        self, records: Sequence[Record], tokenizer: Tokenizer, *, max_length: int, labelled: bool, first: int = 0
+    ) -> list[Encoded]:
+        """An example a record; its windows stay together."""
+        encoded = []
+        sequences = self.sequences(records, tokenizer, max_length=max_length, first=first)
+        for record, (pieces, coverage) in zip(records, sequences, strict=True):
+            target, weight = self.target(record) if labelled else (None, 0.0)
+            encoded.append(Encoded([Example(tuple(pieces), {"label": read_cls(pieces, target, weight)})], coverage))
+        return encoded
+
+    @abstractmethod
+    def sequences(
+        self, records: Sequence[Record], tokenizer: Tokenizer, *, max_length: int, first: int
+    ) -> Iterable[tuple[list[Piece], Coverage]]:
+        """The windows of each record."""
+
+    @abstractmethod
+    def target(self, record: Record) -> tuple[np.ndarray, float]:
+        """A record's label as the loss wants it, and its weight."""
+
+    def losses(self, scores: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """The loss of the one head."""
+        labels = batch.targets["label"].labels
+        assert labels is not None
+        return {"label": self.loss(scores["label"].float(), labels)}
+
+    @abstractmethod
+    def loss(self, logits: Float[Tensor, "G C"], labels: Tensor) -> Float[Tensor, ""]:
+        """Summed over the records of a batch."""
 
 
 def check_smoothing(value: float) -> None:
@@ -83,10 +135,10 @@ def label_loss(
     return F.cross_entropy(logits.float(), labels, weight=weight, label_smoothing=smoothing, reduction="sum")
 
 
-def softmax(logits: Float[np.ndarray, " C"]) -> Float[np.ndarray, " C"]:
-    """Probabilities in double precision."""
-    exponentials = np.exp(logits.astype(np.float64) - logits.max())
-    return exponentials / exponentials.sum()
+def softmax(logits: Float[np.ndarray, "*rows C"]) -> Float[np.ndarray, "*rows C"]:
+    """Probabilities, of each row by itself, in double precision."""
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
 def named_scores(probabilities: Float[np.ndarray, " C"], labels: Sequence[str]) -> dict[str, float]:

@@ -8,29 +8,27 @@ reference   Devlin et al., 2018, section 4.1: a linear layer on the pooled [CLS]
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Float
 from torch import Tensor
 
-from bothways.batch import Batch, Example
+from bothways.batch import Piece
 from bothways.data.record import Record
 from bothways.errors import ConfigError
 from bothways.metrics import classes
-from bothways.nn.encoder import Encoder
-from bothways.nn.heads import Head
-from bothways.tasks.base import Answer, Encoded, Task, settings_dict
+from bothways.tasks.base import Answer, Coverage, settings_dict
 from bothways.tasks.labels import label_index, labels_config
 from bothways.tasks.one_label import (
+    LabelTask,
     check_smoothing,
     label_answer,
-    label_head,
     label_loss,
     label_of,
     learn_label_set,
-    read_cls,
     right_labels,
 )
 from bothways.tasks.sequences import encode_pairs, read_pair
@@ -54,8 +52,8 @@ class PairSettings:
         check_smoothing(self.label_smoothing)
 
 
-class PairTask(Task):
-    """One head, "label", that reads [CLS]."""
+class PairTask(LabelTask):
+    """A score for each label."""
 
     name = "pair"
     criterion = "accuracy"
@@ -65,9 +63,9 @@ class PairTask(Task):
         self.settings, self.labels, self.weights = settings, labels, weights
 
     @property
-    def architecture(self) -> str:
-        """The class that reads one text or two."""
-        return "BertForSequenceClassification"
+    def outputs(self) -> int:
+        """One a label."""
+        return len(self.labels)
 
     def config_entries(self) -> dict[str, Any]:
         """Labels and the kind of loss."""
@@ -86,33 +84,21 @@ class PairTask(Task):
             raise ConfigError(f"positive is {settings.positive!r}, but the labels are {known}; name one of them")
         return cls(settings, labels, weights)
 
-    def heads(self, encoder: Encoder) -> dict[str, Head]:
-        """A linear layer on the pooled [CLS]."""
-        return {"label": label_head(encoder, len(self.labels))}
-
-    def encode(
-        self, records: Sequence[Record], tokenizer: Tokenizer, *, max_length: int, labelled: bool, first: int = 0
-    ) -> list[Encoded]:
-        """[CLS] text_a [SEP] text_b [SEP]; the windows of a long pair stay together and answer as one group."""
+    def sequences(
+        self, records: Sequence[Record], tokenizer: Tokenizer, *, max_length: int, first: int
+    ) -> Iterable[tuple[list[Piece], Coverage]]:
+        """[CLS] text_a [SEP] text_b [SEP]."""
         windows = self.settings.long == "windows"
-        pairs = encode_pairs(records, tokenizer, max_length=max_length, windows=windows, first=first)
-        encoded = []
-        for record, (pieces, coverage) in zip(records, pairs, strict=True):
-            target, weight = self._target(record) if labelled else (None, 0.0)
-            encoded.append(Encoded([Example(tuple(pieces), {"label": read_cls(pieces, target, weight)})], coverage))
-        return encoded
+        return encode_pairs(records, tokenizer, max_length=max_length, windows=windows, first=first)
 
-    def _target(self, record: Record) -> tuple[np.ndarray, float]:
+    def target(self, record: Record) -> tuple[np.ndarray, float]:
         """A record's label as the loss wants it, and its weight."""
         index = label_index(label_of(record), self.labels, record)
         return np.array([index]), 1.0 if self.weights is None else self.weights[index]
 
-    def losses(self, scores: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+    def loss(self, logits: Float[Tensor, "G C"], labels: Tensor) -> Float[Tensor, ""]:
         """Cross-entropy."""
-        labels = batch.targets["label"].labels
-        assert labels is not None
-        smoothing = self.settings.label_smoothing
-        return {"label": label_loss(scores["label"], labels, weights=self.weights, smoothing=smoothing)}
+        return label_loss(logits, labels, weights=self.weights, smoothing=self.settings.label_smoothing)
 
     def decode(self, record: Record, answers: list[Answer]) -> dict[str, Any]:
         """The label and how sure the model is of each."""

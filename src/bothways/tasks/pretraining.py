@@ -22,6 +22,7 @@ from bothways.errors import ConfigError
 from bothways.nn.encoder import ACTIVATIONS, Encoder
 from bothways.nn.heads import Head, LabelHead, MaskedHead
 from bothways.tasks.base import Answer, Coverage, Encoded, Task
+from bothways.tasks.one_label import softmax
 from bothways.tasks.sequences import with_specials
 from bothways.text.tokenizer import Tokenizer
 
@@ -170,8 +171,7 @@ class FillTask(PretrainTask):
         }
 
     def _fillings(self, logits: np.ndarray) -> list[dict[str, Any]]:
-        exponentials = np.exp(logits.astype(np.float64) - logits.max())
-        probabilities = exponentials / exponentials.sum()
+        probabilities = softmax(logits)
         best = np.argsort(-probabilities, kind="stable")[: min(self.top, int(np.sum(~self.tokenizer.special)))]
         return [{"token": self.tokenizer.token(int(i)), "score": round(float(probabilities[i]), 6)} for i in best]
 

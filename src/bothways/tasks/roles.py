@@ -14,62 +14,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-from bothways.batch import Batch, Piece
+from bothways.batch import Piece
 from bothways.data.messages import shown
-from bothways.data.record import WHOLE, Record, require
-from bothways.errors import ConfigError
+from bothways.data.record import WHOLE, Record, read_all, require
 from bothways.metrics import spans as metrics
-from bothways.nn.encoder import Encoder
-from bothways.nn.heads import Head
-from bothways.tasks.base import Answer, Encoded, Task, settings_dict
-from bothways.tasks.labels import UNSEEN, UNSEEN_NOTE, labels_config, numbered
-from bothways.tasks.sentences import Sentence, Split, sentence_in, sentence_of, split_of, tags_in, told_span
-from bothways.tasks.tagging import (
-    TagSet,
-    best_tags,
-    gold_tags,
-    learn_span_tags,
-    read_all,
-    tag_examples,
-    tag_heads,
-    tag_loss,
-)
-from bothways.tasks.windows import Window, word_windows
+from bothways.tasks.base import Answer, Coverage
+from bothways.tasks.labels import labels_config
+from bothways.tasks.sentences import Sentence
+from bothways.tasks.tag_sets import gold_tags, learn_span_tags
+from bothways.tasks.tagging import WordSettings, WordTask
+from bothways.tasks.windows import Window
 from bothways.text.tokenizer import Encoded as Text
 from bothways.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class RolesSettings:
+class RolesSettings(WordSettings):
     """How arguments are found."""
 
-    decode: Literal["viterbi", "greedy"] = "viterbi"
-    """viterbi: the best sequence of tags that the scheme allows; greedy: each word's best tag"""
-    split: Literal["auto", "words", "characters", "chinese"] = "auto"
-    """what raw text is parted into (chinese: jieba's words); auto: what the training set has"""
-    stride: int = 64
-    """tokens that the windows of a sentence longer than the model share; at most half a window"""
-
-    def __post_init__(self) -> None:
-        if self.stride < 0:
-            raise ConfigError(f"roles.stride is {self.stride}; it must be at least 0")
+    task = "roles"
 
 
-class RolesTask(Task):
+class RolesTask(WordTask):
     """One head, "tags", that reads each word's first piece."""
 
     name = "roles"
     criterion = "f1"
     Settings = RolesSettings
-
-    def __init__(self, settings: RolesSettings, tags: TagSet, split: Split) -> None:
-        self.settings, self.tags = settings, tags
-        self.split: Split = split
 
     @property
     def architecture(self) -> str:
@@ -83,61 +58,33 @@ class RolesTask(Task):
     @classmethod
     def learn(cls, records: Sequence[Record], settings: RolesSettings) -> RolesTask:
         """Tags, their scheme, and how the training set parts text into words."""
-        tags = learn_span_tags(records, read_all(records, tags_in))
-        read_all(records, lambda record: gold_tags(record, tags))
-        split: Split = split_of(records) if settings.split == "auto" else settings.split
-        read_all(records, lambda record: _predicate(record, sentence_of(record, split)))
-        return cls(settings, tags, split)
+        task = cls(settings, learn_span_tags(records), settings.split_for(records))
+        read_all(records, task.sentence)
+        return task
 
-    def heads(self, encoder: Encoder) -> dict[str, Head]:
-        """A linear layer on each word's first piece."""
-        return tag_heads(encoder, len(self.tags.names), crf=False)
+    def sentence(self, record: Record) -> Sentence:
+        """The record's words, among which its predicate is found."""
+        sentence = super().sentence(record)
+        _predicate(record, sentence)
+        return sentence
 
-    def encode(
-        self, records: Sequence[Record], tokenizer: Tokenizer, *, max_length: int, labelled: bool, first: int = 0
-    ) -> list[Encoded]:
-        """[CLS] words [SEP] predicate [SEP], in as many windows as the words need; the predicate is in each."""
-        sentences = read_all(records, lambda record: sentence_of(record, self.split))
-        predicates = read_all(list(zip(records, sentences, strict=True)), lambda both: _predicate(*both))
-        gold: list[np.ndarray | None] = [None] * len(records)
-        if labelled:
-            gold = read_all(records, lambda record: numbered(gold_tags(record, self.tags), self.tags.names))
-        texts = tokenizer.encode_words([sentence.words for sentence in sentences])
-        encoded = []
-        for number, (sentence, predicate, text, tags) in enumerate(
-            zip(sentences, predicates, texts, gold, strict=True)
-        ):
-            # A predicate of so many pieces that hardly a word would stand beside it keeps its first ones.
-            word = text.ids[text.words == predicate][: max_length // 4]
-            windows, coverage = word_windows(
-                text,
-                tokenizer,
-                record=first + number,
-                max_length=max_length - len(word) - 1,
-                stride=self.settings.stride,
-                extra=sentence,
-            )
-            windows = [_with_predicate(window, text, predicate, word, tokenizer) for window in windows]
-            unseen = tags is not None and UNSEEN in tags
-            encoded.append(Encoded(tag_examples(windows, tags, crf=False), coverage, (UNSEEN_NOTE,) if unseen else ()))
-        return encoded
-
-    def losses(self, scores: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Cross-entropy of each word."""
-        return {"tags": tag_loss(scores, batch)}
+    def windows(
+        self, record: Record, sentence: Sentence, text: Text, tokenizer: Tokenizer, *, number: int, max_length: int
+    ) -> tuple[list[Window], Coverage]:
+        """[CLS] words [SEP] predicate [SEP]: the predicate is in each window."""
+        predicate = _predicate(record, sentence)
+        # A predicate of so many pieces that hardly a word would stand beside it keeps its first ones.
+        word = text.ids[text.words == predicate][: max_length // 4]
+        room = max_length - len(word) - 1
+        windows, coverage = super().windows(record, sentence, text, tokenizer, number=number, max_length=room)
+        return [_with_predicate(window, text, predicate, word, tokenizer) for window in windows], coverage
 
     def decode(self, record: Record, answers: list[Answer]) -> dict[str, Any]:
         """Arguments; words too, where the record has only a text."""
-        sentence = sentence_in(answers)
-        path, sure = best_tags(answers, None if self.settings.decode == "greedy" else self.tags.steps)
-        tags = [self.tags.names[number] for number in path]
-        found = [span for span in metrics.spans(tags, self.tags.scheme) if span.label not in ("V", "C-V")]
-        prediction: dict[str, Any] = {
-            "predicate": _predicate(record, sentence),
-            "arguments": [told_span(span, sentence, sure) for span in found],
-            "tags": tags,
-        }
-        return prediction if "tokens" in record.fields else prediction | {"words": sentence.words}
+        found = self.tagged(answers)
+        spans = [span for span in metrics.spans(found.tags, self.tags.scheme) if span.label not in ("V", "C-V")]
+        predicate = _predicate(record, found.sentence)
+        return {"predicate": predicate, "arguments": found.spans(spans)} | found.told(record)
 
     def metrics(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """As srl-eval.pl counts; what training did not see can't be right."""
@@ -149,20 +96,6 @@ class RolesTask(Task):
         gold = [gold_tags(record, self.tags) for record in records]
         found = [prediction["tags"] for prediction in predictions]
         return {"f1": np.array(metrics.role_counts(gold, found, scheme=self.tags.scheme))}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Tags, scheme, split, settings."""
-        return {
-            "tags": self.tags.names,
-            "scheme": self.tags.scheme,
-            "split": self.split,
-            "settings": settings_dict(self.settings),
-        }
-
-    @classmethod
-    def from_dict(cls, saved: dict[str, Any]) -> RolesTask:
-        """The task that `to_dict` described."""
-        return cls(RolesSettings(**saved["settings"]), TagSet(saved["tags"], saved["scheme"]), saved["split"])
 
 
 def _with_predicate(window: Window, text: Text, predicate: int, word: np.ndarray, tokenizer: Tokenizer) -> Window:

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bothways.batch import Batch
-from bothways.data.record import Record, require
+from bothways.data.record import Record, read_all, require
 from bothways.errors import ConfigError
 from bothways.metrics.segmentation import segmentation, segmentation_counts
 from bothways.nn.encoder import Encoder
@@ -28,7 +28,8 @@ from bothways.tasks.base import Answer, Encoded, Task, settings_dict
 from bothways.tasks.dictionary import Dictionary, read_dictionary
 from bothways.tasks.labels import labels_config
 from bothways.tasks.one_label import check_smoothing
-from bothways.tasks.tagging import TagSet, best_tags, read_all, tag_examples, tag_heads, tag_loss
+from bothways.tasks.tag_sets import TagSet
+from bothways.tasks.tagging import best_tags, tag_examples, tag_heads, tag_loss
 from bothways.tasks.units import Offsets, split
 from bothways.tasks.viterbi import FORBIDDEN
 from bothways.tasks.windows import word_windows

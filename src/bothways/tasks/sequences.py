@@ -114,6 +114,21 @@ def read_pair(record: Record) -> tuple[str, str]:
     return require(record, "text_a", str), require(record, "text_b", str)
 
 
+def encode_texts(
+    records: Sequence[Record], tokenizer: Tokenizer, *, max_length: int, windows: int | None, first: int
+) -> Iterator[tuple[list[Piece], Coverage]]:
+    """[CLS] text [SEP] of each record, in at most so many windows (None: as many as it needs).
+
+    Raises:
+        DataError: a text is missing, not a text, or empty.
+    """
+    texts = tokenizer.encode([require(record, "text", str) for record in records])
+    for number, (record, text) in enumerate(zip(records, texts, strict=True), first):
+        if not len(text.ids):
+            raise record.error("the text is empty (nothing but blanks or control characters); leave the record out")
+        yield single(text, tokenizer, record=number, max_length=max_length, windows=windows)
+
+
 def encode_pairs(
     records: Sequence[Record], tokenizer: Tokenizer, *, max_length: int, windows: bool, first: int
 ) -> Iterator[tuple[list[Piece], Coverage]]:

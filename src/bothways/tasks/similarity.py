@@ -8,24 +8,23 @@ reference   Devlin et al., 2018, section 4.1; google-research/bert's successors 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from bothways.batch import Batch, Example
+from bothways.batch import Piece
 from bothways.data.record import Record, require
 from bothways.errors import DataError
 from bothways.metrics.bootstrap import moments
 from bothways.metrics.similarity import similarity
-from bothways.nn.encoder import Encoder
-from bothways.nn.heads import Head
-from bothways.tasks.base import Answer, Encoded, Task, settings_dict
+from bothways.tasks.base import Answer, Coverage, settings_dict
 from bothways.tasks.labels import labels_config
-from bothways.tasks.one_label import label_head, read_cls
+from bothways.tasks.one_label import LabelTask
 from bothways.tasks.sequences import encode_pairs, read_pair
 from bothways.text.tokenizer import Tokenizer
 
@@ -38,8 +37,8 @@ class SimilaritySettings:
     """a pair longer than the model: cut the longer text, or take the mean over windows of text_b"""
 
 
-class SimilarityTask(Task):
-    """One head, "label", that reads [CLS]: 0 stands for the lowest label seen in training, 1 for the highest."""
+class SimilarityTask(LabelTask):
+    """A score in which 0 stands for the lowest label seen in training, 1 for the highest."""
 
     name = "similarity"
     criterion = "spearman"
@@ -49,9 +48,9 @@ class SimilarityTask(Task):
         self.settings, self.low, self.high = settings, low, high
 
     @property
-    def architecture(self) -> str:
-        """transformers calls it regression; its logit is on the scale of 0 to 1."""
-        return "BertForSequenceClassification"
+    def outputs(self) -> int:
+        """The number; transformers calls it regression."""
+        return 1
 
     def config_entries(self) -> dict[str, Any]:
         """One label, and the kind of loss."""
@@ -70,30 +69,20 @@ class SimilarityTask(Task):
             raise DataError(f"{where}{same}; labels that differ are needed to learn from")
         return cls(settings, min(found), max(found))
 
-    def heads(self, encoder: Encoder) -> dict[str, Head]:
-        """A linear layer on the pooled [CLS]."""
-        return {"label": label_head(encoder, 1)}
-
-    def encode(
-        self, records: Sequence[Record], tokenizer: Tokenizer, *, max_length: int, labelled: bool, first: int = 0
-    ) -> list[Encoded]:
-        """[CLS] text_a [SEP] text_b [SEP]; the windows of a long pair stay together and answer as one group."""
+    def sequences(
+        self, records: Sequence[Record], tokenizer: Tokenizer, *, max_length: int, first: int
+    ) -> Iterable[tuple[list[Piece], Coverage]]:
+        """[CLS] text_a [SEP] text_b [SEP]."""
         windows = self.settings.long == "windows"
-        pairs = encode_pairs(records, tokenizer, max_length=max_length, windows=windows, first=first)
-        encoded = []
-        for record, (pieces, coverage) in zip(records, pairs, strict=True):
-            target = None
-            if labelled:
-                target = np.array([[(_label(record) - self.low) / (self.high - self.low)]], dtype=np.float32)
-            read = read_cls(pieces, target, weight=float(labelled))
-            encoded.append(Encoded([Example(tuple(pieces), {"label": read})], coverage))
-        return encoded
+        return encode_pairs(records, tokenizer, max_length=max_length, windows=windows, first=first)
 
-    def losses(self, scores: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+    def target(self, record: Record) -> tuple[np.ndarray, float]:
+        """The label on the scale of 0 to 1."""
+        return np.array([[(_label(record) - self.low) / (self.high - self.low)]], dtype=np.float32), 1.0
+
+    def loss(self, logits: Float[Tensor, "G C"], labels: Tensor) -> Float[Tensor, ""]:
         """Squared error on the scale of 0 to 1."""
-        labels = batch.targets["label"].labels
-        assert labels is not None
-        return {"label": F.mse_loss(scores["label"].float(), labels, reduction="sum")}
+        return F.mse_loss(logits, labels, reduction="sum")
 
     def decode(self, record: Record, answers: list[Answer]) -> dict[str, Any]:
         """The number; it may lie a little beyond the labels seen in training."""

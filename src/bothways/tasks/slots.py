@@ -12,60 +12,43 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from bothways.batch import Batch, Example
-from bothways.data.record import Record
-from bothways.errors import ConfigError
+from bothways.data.record import Record, read_all
 from bothways.metrics import spans as metrics
 from bothways.nn.encoder import Encoder
 from bothways.nn.heads import Head
-from bothways.tasks.base import Answer, Encoded, Task, settings_dict
-from bothways.tasks.labels import UNSEEN, UNSEEN_NOTE, numbered
+from bothways.tasks.base import Answer
+from bothways.tasks.labels import UNSEEN, numbered
 from bothways.tasks.one_label import label_answer, label_head, label_loss, label_of, learn_label_set, read_cls
-from bothways.tasks.sentences import Split, sentence_in, sentence_of, split_of, tags_in, told_span
-from bothways.tasks.tagging import (
-    TagSet,
-    best_tags,
-    gold_tags,
-    learn_span_tags,
-    read_all,
-    read_words,
-    tag_heads,
-)
-from bothways.tasks.windows import word_windows
-from bothways.text.tokenizer import Tokenizer
+from bothways.tasks.sentences import Split
+from bothways.tasks.tag_sets import TagSet, gold_tags, learn_span_tags
+from bothways.tasks.tagging import WordSettings, WordTask, read_words
+from bothways.tasks.windows import Window
 
 
 @dataclass(frozen=True)
-class SlotsSettings:
+class SlotsSettings(WordSettings):
     """How utterances are understood."""
 
-    decode: Literal["viterbi", "greedy"] = "viterbi"
-    """viterbi: the best sequence of tags that the scheme allows; greedy: each word's best tag"""
-    split: Literal["auto", "words", "characters", "chinese"] = "auto"
-    """what raw text is parted into (chinese: jieba's words); auto: what the training set has"""
-    stride: int = 64
-    """tokens that the windows of an utterance longer than the model share; at most half a window"""
-
-    def __post_init__(self) -> None:
-        if self.stride < 0:
-            raise ConfigError(f"slots.stride is {self.stride}; it must be at least 0")
+    task = "slots"
 
 
-class SlotsTask(Task):
+class SlotsTask(WordTask):
     """Two heads: "slots" reads each word's first piece, "intent" reads [CLS]."""
 
     name = "slots"
+    head = "slots"
     criterion = "frame_accuracy"
     Settings = SlotsSettings
 
-    def __init__(self, settings: SlotsSettings, tags: TagSet, intents: list[str], split: Split) -> None:
-        self.settings, self.tags, self.intents = settings, tags, intents
-        self.split: Split = split
+    def __init__(self, settings: SlotsSettings, tags: TagSet, split: Split, *, intents: list[str]) -> None:
+        super().__init__(settings, tags, split)
+        self.intents = intents
 
     @property
     def architecture(self) -> str:
@@ -75,48 +58,24 @@ class SlotsTask(Task):
     @classmethod
     def learn(cls, records: Sequence[Record], settings: SlotsSettings) -> SlotsTask:
         """Tags and their scheme, intents, and how the training set parts text into words."""
-        tags = learn_span_tags(records, read_all(records, tags_in))
-        read_all(records, lambda record: gold_tags(record, tags))
+        tags = learn_span_tags(records)
         intents, _ = learn_label_set(records, read_all(records, _intent), balanced=False)
-        return cls(settings, tags, intents, split_of(records) if settings.split == "auto" else settings.split)
+        return cls(settings, tags, settings.split_for(records), intents=intents)
 
     def heads(self, encoder: Encoder) -> dict[str, Head]:
         """A linear layer on each word's first piece, and one on the pooled [CLS]."""
-        return {
-            "slots": tag_heads(encoder, len(self.tags.names), crf=False)["tags"],
-            "intent": label_head(encoder, len(self.intents)),
-        }
+        return super().heads(encoder) | {"intent": label_head(encoder, len(self.intents))}
 
-    def encode(
-        self, records: Sequence[Record], tokenizer: Tokenizer, *, max_length: int, labelled: bool, first: int = 0
-    ) -> list[Encoded]:
-        """[CLS] words [SEP]; the windows of a long utterance stay together, since they have one intent."""
-        sentences = read_all(records, lambda record: sentence_of(record, self.split))
-        gold: list[tuple[np.ndarray, np.ndarray] | None] = [None] * len(records)
-        if labelled:
-            gold = read_all(records, self._targets)
-        texts = tokenizer.encode_words([sentence.words for sentence in sentences])
-        encoded = []
-        for number, (sentence, text, targets) in enumerate(zip(sentences, texts, gold, strict=True)):
-            windows, coverage = word_windows(
-                text,
-                tokenizer,
-                record=first + number,
-                max_length=max_length,
-                stride=self.settings.stride,
-                extra=sentence,
-            )
-            pieces = tuple(window.piece for window in windows)
-            tags, intent = targets or (None, None)
-            seen = targets is not None and UNSEEN not in targets[1]
-            reads = {"slots": read_words(windows, tags), "intent": read_cls(pieces, intent, weight=float(seen))}
-            unseen = targets is not None and UNSEEN in np.concatenate(targets)
-            encoded.append(Encoded([Example(pieces, reads)], coverage, (UNSEEN_NOTE,) if unseen else ()))
-        return encoded
-
-    def _targets(self, record: Record) -> tuple[np.ndarray, np.ndarray]:
+    def right(self, record: Record) -> dict[str, np.ndarray]:
         """Numbers of a record's tags (words,) and of its intent (1,)."""
-        return numbered(gold_tags(record, self.tags), self.tags.names), numbered([_intent(record)], self.intents)
+        return super().right(record) | {"intent": numbered([_intent(record)], self.intents)}
+
+    def examples(self, windows: list[Window], labels: dict[str, np.ndarray]) -> list[Example]:
+        """One example: the windows of a long utterance stay together, since they have one intent."""
+        pieces = tuple(window.piece for window in windows)
+        tags, intent = labels.get("slots"), labels.get("intent")
+        weight = float(intent is not None and UNSEEN not in intent)
+        return [Example(pieces, {"slots": read_words(windows, tags), "intent": read_cls(pieces, intent, weight)})]
 
     def losses(self, scores: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy of each word's tag, and of the intent."""
@@ -129,18 +88,10 @@ class SlotsTask(Task):
 
     def decode(self, record: Record, answers: list[Answer]) -> dict[str, Any]:
         """Intent and slots; words too, where the record has only a text."""
-        sentence, answer = sentence_in(answers), answers[0]
-        intent = label_answer(answer.scores["intent"][0], self.intents)
-        steps = None if self.settings.decode == "greedy" else self.tags.steps
-        path, sure = best_tags([Answer(answer.example, {"tags": answer.scores["slots"]})], steps)
-        tags = [self.tags.names[number] for number in path]
-        prediction: dict[str, Any] = {
-            "intent": intent["label"],
-            "score": intent["score"],
-            "slots": [told_span(span, sentence, sure) for span in metrics.spans(tags, self.tags.scheme)],
-            "tags": tags,
-        }
-        return prediction if "tokens" in record.fields else prediction | {"words": sentence.words}
+        intent = label_answer(answers[0].scores["intent"][0], self.intents)
+        found = self.tagged(answers)
+        slots = found.spans(metrics.spans(found.tags, self.tags.scheme))
+        return {"intent": intent["label"], "score": intent["score"], "slots": slots} | found.told(record)
 
     def metrics(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Slots, intents, whole frames; what training did not see can't be right."""
@@ -164,20 +115,13 @@ class SlotsTask(Task):
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Tags, scheme, intents, split, settings."""
-        return {
-            "tags": self.tags.names,
-            "scheme": self.tags.scheme,
-            "intents": self.intents,
-            "split": self.split,
-            "settings": settings_dict(self.settings),
-        }
+        """Tags, scheme, split, settings, intents."""
+        return super().to_dict() | {"intents": self.intents}
 
     @classmethod
-    def from_dict(cls, saved: dict[str, Any]) -> SlotsTask:
+    def from_dict(cls, saved: dict[str, Any]) -> WordTask:
         """The task that `to_dict` described."""
-        tags = TagSet(saved["tags"], saved["scheme"])
-        return cls(SlotsSettings(**saved["settings"]), tags, saved["intents"], saved["split"])
+        return cls.restored(saved, intents=saved["intents"])
 
 
 def _intent(record: Record) -> str:

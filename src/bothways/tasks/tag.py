@@ -19,60 +19,33 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from bothways.batch import Batch
+from bothways.batch import Batch, Example
 from bothways.data.messages import nearest, shown
-from bothways.data.record import Record, require
+from bothways.data.record import Record, read_all, require
 from bothways.errors import ConfigError, DataError
 from bothways.metrics import classes
 from bothways.metrics.spans import Span, entities, entity_counts, spans
 from bothways.nn.encoder import Encoder
 from bothways.nn.heads import Head
-from bothways.tasks.base import Answer, Encoded, Task, settings_dict
+from bothways.tasks.base import Answer
 from bothways.tasks.labels import balanced_weights, labels_config, labels_from_config, numbered
 from bothways.tasks.one_label import check_smoothing
-from bothways.tasks.sentences import (
-    Mark,
-    Sentence,
-    Split,
-    marks_in,
-    sentence_in,
-    sentence_of,
-    split_of,
-    tags_in,
-    told_span,
-    word_spans,
-)
-from bothways.tasks.tagging import (
-    PLAIN,
-    TagSet,
-    best_tags,
-    learn_tags,
-    read_all,
-    repaired,
-    scheme_tags,
-    tag_examples,
-    tag_heads,
-    tag_loss,
-    tags_of,
-)
-from bothways.tasks.windows import word_windows
-from bothways.text.tokenizer import Tokenizer
+from bothways.tasks.sentences import Mark, Sentence, Split, marks_in, tags_in, word_spans
+from bothways.tasks.tag_sets import PLAIN, TagSet, learn_tags, repaired, scheme_tags, tags_of
+from bothways.tasks.tagging import Gold, WordSettings, WordTask, tag_examples, tag_heads, tag_loss
+from bothways.tasks.windows import Window
 
 
 @dataclass(frozen=True)
-class TagSettings:
+class TagSettings(WordSettings):
     """How words are tagged."""
 
-    decode: Literal["viterbi", "greedy"] = "viterbi"
-    """viterbi: the best sequence of tags that the scheme allows; greedy: each word's best tag"""
+    task = "tag"
+
     crf: bool = False
     """learn how likely each tag follows each other (a conditional random field)"""
-    split: Literal["auto", "words", "characters", "chinese"] = "auto"
-    """what raw text is parted into (chinese: jieba's words); auto: what the training set has"""
     repair: bool = False
     """begin a span at a tag that goes on with one that never began, as IOB1 files have them"""
-    stride: int = 64
-    """tokens that the windows of a text longer than the model share; at most half a window"""
     class_weights: Literal["balanced"] | None = None
     """weigh rare tags up in the loss"""
     label_smoothing: float = 0.0
@@ -80,8 +53,7 @@ class TagSettings:
 
     def __post_init__(self) -> None:
         check_smoothing(self.label_smoothing)
-        if self.stride < 0:
-            raise ConfigError(f"tag.stride is {self.stride}; it must be at least 0")
+        super().__post_init__()
         if self.crf and self.decode == "greedy":
             raise ConfigError("tag.decode is greedy, but tag.crf decides whole sequences; leave one of them out")
         if self.crf and (self.class_weights is not None or self.label_smoothing):
@@ -91,14 +63,14 @@ class TagSettings:
             )
 
 
-class Gold(NamedTuple):
+class Right(NamedTuple):
     """The right tags of a record's words, and what the log should tell of them."""
 
     tags: list[str]
     notes: tuple[str, ...] = ()
 
 
-class TagTask(Task):
+class TagTask(WordTask):
     """One head, "tags", that reads each word's first piece; with a CRF also "crf", which reads nothing."""
 
     name = "tag"
@@ -112,8 +84,8 @@ class TagTask(Task):
         split: Split,
         weights: list[float] | None = None,
     ) -> None:
-        self.settings, self.tags, self.weights = settings, tags, weights
-        self.split: Split = split
+        super().__init__(settings, tags, split)
+        self.weights = weights
 
     @property
     def architecture(self) -> str:
@@ -142,9 +114,8 @@ class TagTask(Task):
             for record in read_all(records, _checked)
         ]
         tags = learn_tags(zip(records, named, strict=True))
-        split: Split = split_of(records) if settings.split == "auto" else settings.split
-        task = cls(settings, tags, split)
-        found = read_all(records, lambda record: task._gold(record, sentence_of(record, split)))
+        task = cls(settings, tags, settings.split_for(records))
+        found = read_all(records, lambda record: task._gold_tags(record, task.sentence(record)))
         if settings.class_weights == "balanced":
             task.weights = balanced_weights(chain.from_iterable(gold.tags for gold in found), tags.names)
         return task
@@ -153,34 +124,23 @@ class TagTask(Task):
         """A linear layer on each word's first piece; with a CRF, its weights."""
         return tag_heads(encoder, len(self.tags.names), crf=self.settings.crf)
 
-    def encode(
-        self, records: Sequence[Record], tokenizer: Tokenizer, *, max_length: int, labelled: bool, first: int = 0
-    ) -> list[Encoded]:
-        """[CLS] words [SEP], in as many windows as the words need."""
-        sentences = read_all(records, lambda record: sentence_of(record, self.split))
-        gold: list[Gold | None] = [None] * len(records)
-        told: dict[str, str] = {}
-        if labelled:
-            found = read_all(list(zip(records, sentences, strict=True)), lambda both: self._gold(*both))
-            gold, told = [*found], self._unseen(records, found)
-        texts = tokenizer.encode_words([sentence.words for sentence in sentences])
-        encoded = []
-        for number, (sentence, text, right) in enumerate(zip(sentences, texts, gold, strict=True)):
-            windows, coverage = word_windows(
-                text,
-                tokenizer,
-                record=first + number,
-                max_length=max_length,
-                stride=self.settings.stride,
-                extra=sentence,
+    def gold(self, records: Sequence[Record], sentences: Sequence[Sentence]) -> list[Gold]:
+        """The right tags of each record; what is told of a tag that training did not see names where it stands."""
+        found = read_all(list(zip(records, sentences, strict=True)), lambda both: self._gold_tags(*both))
+        told = self._unseen(records, found)
+        return [
+            Gold(
+                {"tags": numbered(right.tags, self.tags.names)},
+                right.notes + tuple(told[tag] for tag in set(right.tags) & told.keys()),
             )
-            labels = None if right is None else numbered(right.tags, self.tags.names)
-            examples = tag_examples(windows, labels, crf=self.settings.crf, weights=self.weights)
-            notes = () if right is None else right.notes + tuple(told[tag] for tag in set(right.tags) & told.keys())
-            encoded.append(Encoded(examples, coverage, notes))
-        return encoded
+            for right in found
+        ]
 
-    def _gold(self, record: Record, sentence: Sentence) -> Gold:
+    def examples(self, windows: list[Window], labels: dict[str, np.ndarray]) -> list[Example]:
+        """One example a window, or with a CRF one for all of them."""
+        return tag_examples(windows, labels.get("tags"), crf=self.settings.crf, weights=self.weights)
+
+    def _gold_tags(self, record: Record, sentence: Sentence) -> Right:
         """The right tags.
 
         Raises:
@@ -193,16 +153,16 @@ class TagTask(Task):
             found, widened = word_spans(marks_in(record), sentence.offsets)
             finer = "" if self.split == "characters" else " (--tag.split characters parts finer)"
             note = f"a span begins or ends inside a word, and whole words are learnt{finer}"
-            return Gold(tags_of(found, len(sentence.words), scheme), (note,) if widened else ())
+            return Right(tags_of(found, len(sentence.words), scheme), (note,) if widened else ())
         tags = scheme_tags(record, self.tags)
         wrong = self.tags.impossible(tags)
         if wrong is None:
-            return Gold(tags)
+            return Right(tags)
         if not self.settings.repair:
             raise record.error(f"{wrong}; mend the tags, or say --tag.repair to begin a span there")
-        return Gold(repaired(tags, scheme), (f"tags that {scheme} forbids were repaired",))
+        return Right(repaired(tags, scheme), (f"tags that {scheme} forbids were repaired",))
 
-    def _unseen(self, records: Sequence[Record], gold: Sequence[Gold]) -> dict[str, str]:
+    def _unseen(self, records: Sequence[Record], gold: Sequence[Right]) -> dict[str, str]:
         """What is told of each gold tag that training did not see: where it stands first, and which is like it."""
         told: dict[str, str] = {}
         for record, right in zip(records, gold, strict=True):
@@ -221,16 +181,10 @@ class TagTask(Task):
 
     def decode(self, record: Record, answers: list[Answer]) -> dict[str, Any]:
         """Tags, and the spans that they mark; words too, where the record has only a text."""
-        sentence = sentence_in(answers)
-        path, sure = best_tags(answers, None if self.settings.decode == "greedy" else self.tags.steps)
-        tags = [self.tags.names[number] for number in path]
-        prediction: dict[str, Any] = {"tags": tags}
-        if "tokens" not in record.fields:
-            prediction["words"] = sentence.words
+        found = self.tagged(answers)
         if self.tags.scheme == PLAIN:
-            return prediction | {"scores": [round(float(p), 6) for p in sure]}
-        found = [told_span(span, sentence, sure) for span in spans(tags, self.tags.scheme)]
-        return {"spans": found} | prediction
+            return found.told(record) | {"scores": [round(float(p), 6) for p in found.sure]}
+        return {"spans": found.spans(spans(found.tags, self.tags.scheme))} | found.told(record)
 
     def metrics(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Strict scores of spans, counted on characters where the gold spans are offsets; accuracy of plain tags."""
@@ -261,7 +215,7 @@ class TagTask(Task):
                 marks = [Mark(span["label"], span["start"], span["end"]) for span in prediction["spans"]]
                 found.append(self._on_characters(marks, length))
             else:
-                gold.append(self._gold(record, sentence_of(record, self.split)).tags)
+                gold.append(self._gold_tags(record, self.sentence(record)).tags)
                 found.append(prediction["tags"])
         return gold, found
 
@@ -269,20 +223,13 @@ class TagTask(Task):
         return tags_of([Span(f"-{label}", start, end) for label, start, end in marks], length, self.tags.scheme)
 
     def to_dict(self) -> dict[str, Any]:
-        """Tags, scheme, split, settings."""
-        return {
-            "tags": self.tags.names,
-            "scheme": self.tags.scheme,
-            "split": self.split,
-            "weights": self.weights,
-            "settings": settings_dict(self.settings),
-        }
+        """Tags, scheme, split, settings, weights."""
+        return super().to_dict() | {"weights": self.weights}
 
     @classmethod
-    def from_dict(cls, saved: dict[str, Any]) -> TagTask:
+    def from_dict(cls, saved: dict[str, Any]) -> WordTask:
         """The task that `to_dict` described."""
-        tags = TagSet(saved["tags"], saved["scheme"])
-        return cls(TagSettings(**saved["settings"]), tags, saved["split"], weights=saved.get("weights"))
+        return cls.restored(saved, weights=saved.get("weights"))
 
 
 def _is_marked(record: Record) -> bool:

@@ -1,239 +1,187 @@
-"""What tasks that tag words share: tag sets and their schemes, checks of gold tags, heads, loss and decoding."""
+"""What tasks that tag words share: their settings, how words are read in windows, heads, loss and decoding."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import NamedTuple, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from bothways.batch import Batch, Example, Read
-from bothways.data.messages import shown
-from bothways.data.record import Record
-from bothways.errors import DataError
-from bothways.metrics.spans import SCHEMES, Span, scheme_of, spans
+from bothways.data.record import Record, read_all
+from bothways.errors import ConfigError
+from bothways.metrics.spans import Span
 from bothways.nn.crf import CrfHead, log_likelihood
 from bothways.nn.encoder import Encoder
 from bothways.nn.heads import Head, TokenHead
-from bothways.tasks.base import Answer
-from bothways.tasks.labels import UNSEEN, learn_labels
-from bothways.tasks.one_label import label_loss
-from bothways.tasks.sentences import tags_in
-from bothways.tasks.viterbi import FORBIDDEN, allowed, marginals, viterbi
-from bothways.tasks.windows import Window
-
-PLAIN = "plain"  # tags that are no parts of spans, such as parts of speech
-_PREFIXED = re.compile(r"[BIOMESLU]-.")
-R = TypeVar("R")
-T = TypeVar("T")
-
-
-class Steps(NamedTuple):
-    """What one tag after another adds to a sequence's score, as `viterbi` takes it."""
-
-    transitions: np.ndarray  # (C, C)
-    start: np.ndarray  # (C,)
-    end: np.ndarray  # (C,)
+from bothways.tasks.base import Answer, Coverage, Encoded, Task, settings_dict
+from bothways.tasks.labels import UNSEEN, UNSEEN_NOTE, numbered
+from bothways.tasks.one_label import label_loss, softmax
+from bothways.tasks.sentences import Sentence, Split, sentence_in, sentence_of, split_of, told_span
+from bothways.tasks.tag_sets import TagSet, gold_tags
+from bothways.tasks.viterbi import Steps, marginals, viterbi
+from bothways.tasks.windows import Window, word_windows
+from bothways.text.tokenizer import Encoded as Text
+from bothways.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class TagSet:
-    """The tags that a model gives, and the scheme that says which may follow which.
+class WordSettings:
+    """What can be set wherever words are tagged."""
 
-    scheme: one of `metrics.spans.SCHEMES`, or `PLAIN`
+    task: ClassVar[str]
+
+    decode: Literal["viterbi", "greedy"] = "viterbi"
+    """viterbi: the best sequence of tags that the scheme allows; greedy: each word's best tag"""
+    split: Literal["auto", "words", "characters", "chinese"] = "auto"
+    """what raw text is parted into (chinese: jieba's words); auto: what the training set has"""
+    stride: int = 64
+    """tokens that the windows of a text longer than the model share; at most half a window"""
+
+    def __post_init__(self) -> None:
+        if self.stride < 0:
+            raise ConfigError(f"{self.task}.stride is {self.stride}; it must be at least 0")
+
+    def split_for(self, records: Sequence[Record]) -> Split:
+        """How raw text is parted: as it is said here, or as these training records have it."""
+        return split_of(records) if self.split == "auto" else self.split
+
+
+class Gold(NamedTuple):
+    """What is right of one record.
+
+    labels: the numbers of the right answers, by head
+    notes:  what the log should tell
     """
 
-    names: list[str]
-    scheme: str
+    labels: dict[str, np.ndarray]
+    notes: tuple[str, ...] = ()
 
-    @cached_property
-    def steps(self) -> Steps:
-        """0 for what the scheme allows, `FORBIDDEN` for the rest."""
-        count = len(self.names)
-        if self.scheme == PLAIN:
-            return Steps(np.zeros((count, count)), np.zeros(count), np.zeros(count))
-        return Steps(*allowed(self.names, self.scheme))
 
-    def impossible(self, tags: Sequence[str]) -> str | None:
-        """The first thing that the scheme forbids in gold tags, in words; None if there is none.
+class Tagged(NamedTuple):
+    """The words of a record and their predicted tags, with how probable each of these is."""
 
-        Unknown tags are passed over.
+    sentence: Sentence
+    tags: list[str]
+    sure: np.ndarray
+
+    def told(self, record: Record) -> dict[str, Any]:
+        """The tags, and where the record has only a text the words that they belong to."""
+        words = {} if "tokens" in record.fields else {"words": self.sentence.words}
+        return {"tags": self.tags} | words
+
+    def spans(self, found: Sequence[Span]) -> list[dict[str, Any]]:
+        """Spans of the words as predictions show them."""
+        return [told_span(span, self.sentence, self.sure) for span in found]
+
+
+class WordTask(Task):
+    """A task with a head that tags words; it knows the tags, and how raw text is parted into words."""
+
+    head: ClassVar[str] = "tags"
+
+    def __init__(self, settings: Any, tags: TagSet, split: Split) -> None:
+        self.settings, self.tags = settings, tags
+        self.split: Split = split
+
+    def heads(self, encoder: Encoder) -> dict[str, Head]:
+        """A linear layer on each word's first piece."""
+        return {self.head: tag_head(encoder, len(self.tags.names))}
+
+    def encode(
+        self, records: Sequence[Record], tokenizer: Tokenizer, *, max_length: int, labelled: bool, first: int = 0
+    ) -> list[Encoded]:
+        """[CLS] words [SEP], in as many windows as the words need."""
+        sentences = read_all(records, self.sentence)
+        gold = self.gold(records, sentences) if labelled else [Gold({})] * len(records)
+        texts = tokenizer.encode_words([sentence.words for sentence in sentences])
+        encoded = []
+        for number, (record, sentence, text, right) in enumerate(
+            zip(records, sentences, texts, gold, strict=True), first
+        ):
+            windows, coverage = self.windows(record, sentence, text, tokenizer, number=number, max_length=max_length)
+            encoded.append(Encoded(self.examples(windows, right.labels), coverage, right.notes))
+        return encoded
+
+    def sentence(self, record: Record) -> Sentence:
+        """The record's words.
+
+        Raises:
+            DataError: there are none.
         """
-        place = {name: number for number, name in enumerate(self.names)}
-        numbers = [place.get(tag) for tag in tags]
-        steps = self.steps
-        for at, number in enumerate(numbers):
-            if number is None:
-                continue
-            before = numbers[at - 1] if at else None
-            if at == 0 and steps.start[number] == FORBIDDEN:
-                return f"word 1 has the tag {tags[0]!r}, with which no {self.scheme} sequence begins"
-            if before is not None and steps.transitions[before, number] == FORBIDDEN:
-                return f"word {at + 1} has the tag {tags[at]!r} after {tags[at - 1]!r}, which {self.scheme} forbids"
-        if numbers and numbers[-1] is not None and steps.end[numbers[-1]] == FORBIDDEN:
-            return f"the last word has the tag {tags[-1]!r}, with which no {self.scheme} sequence ends"
-        return None
+        return sentence_of(record, self.split)
 
+    def gold(self, records: Sequence[Record], sentences: Sequence[Sentence]) -> list[Gold]:
+        """What is right of each record.
 
-def learn_tags(sentences: Iterable[tuple[Record, Sequence[str]]]) -> TagSet:
-    """The tags of the training sentences and their scheme; each label's tags are made whole (I-PER beside B-PER).
+        Raises:
+            DataError: a record without it.
+        """
+        found = read_all(records, self.right)
+        unseen = [any(UNSEEN in numbers for numbers in labels.values()) for labels in found]
+        return [Gold(labels, (UNSEEN_NOTE,) if new else ()) for labels, new in zip(found, unseen, strict=True)]
 
-    Raises:
-        DataError: there is only one tag, letters of two schemes are mixed, or tags with a letter (B-PER) with
-            others (PER).
-    """
-    first: dict[str, Record] = {}  # of each tag
-    for record, tags in sentences:
-        for tag in tags:
-            first.setdefault(tag, record)
-    if len(first) == 1:
-        tag, record = next(iter(first.items()))
-        raise record.error(f"here, as in all other records, every word has the tag {shown(tag)}; two tags are needed")
-    tags = set(first) - {"O"}
-    bare = bool(tags) and tags <= set("BIMESLU") and "B" in tags
-    if not bare and not any(_PREFIXED.match(tag) for tag in tags):
-        return TagSet(learn_labels(first), PLAIN)
-    known: set[str] = set()
-    for tag, record in first.items():
-        if tag != "O" and not bare and not _PREFIXED.match(tag):
-            other = next(tag for tag in tags if _PREFIXED.match(tag))
-            raise record.error(
-                f"the tag {shown(tag)} has no letter before it, but others do ({shown(other)}); "
-                f"one kind is wanted: B-LABEL, I-LABEL and O, or plain tags only"
-            )
-        try:
-            scheme_of([*known, tag])
-        except DataError:
-            seen = ", ".join(sorted({tag[0] for tag in known} - {"O"}))
-            raise record.error(
-                f"the tag {shown(tag)} is of another scheme than the tags before it, which begin with "
-                f"{seen}; one scheme is wanted: {', '.join(SCHEMES)}"
-            ) from None
-        known.add(tag)
-    scheme = scheme_of(tags)
-    labels = {tag[1:] for tag in tags}
-    return TagSet(learn_labels({"O"} | {letter + label for label in labels for letter in SCHEMES[scheme]}), scheme)
+    def right(self, record: Record) -> dict[str, np.ndarray]:
+        """The numbers of the right answers, by head: (words,) of the tags."""
+        return {self.head: numbered(gold_tags(record, self.tags), self.tags.names)}
 
-
-def learn_span_tags(records: Sequence[Record], tags: Sequence[Sequence[str]]) -> TagSet:
-    """The tags of the training records and their scheme, where tags have to mark spans.
-
-    Raises:
-        DataError: as `learn_tags`; no tag marks a span.
-    """
-    learnt = learn_tags(zip(records, tags, strict=True))
-    if learnt.scheme == PLAIN:
-        where = f"{records[0].path}: " if records else ""
-        found = ", ".join(map(shown, learnt.names[:5])) or "none"
-        raise DataError(f"{where}no tag marks a span; B-LABEL, I-LABEL and O are wanted, found {found}")
-    return learnt
-
-
-def scheme_tags(record: Record, tags: TagSet) -> list[str]:
-    """The record's "tags", each of the scheme; they may hold labels that training did not see.
-
-    Raises:
-        DataError: as `tags_in`; a tag with a letter of no or another scheme.
-    """
-    found = tags_in(record)
-    if tags.scheme != PLAIN:
-        try:
-            spans(found, tags.scheme)
-        except DataError as error:
-            raise record.error(str(error)) from None
-    return found
-
-
-def gold_tags(record: Record, tags: TagSet) -> list[str]:
-    """The record's "tags", in an order that the scheme allows.
-
-    Raises:
-        DataError: as `scheme_tags`; a sequence that the scheme forbids.
-    """
-    found = scheme_tags(record, tags)
-    if wrong := tags.impossible(found):
-        raise record.error(f"{wrong}; mend the tags")
-    return found
-
-
-def repaired(tags: Sequence[str], scheme: str) -> list[str]:
-    """Tags that the scheme allows: a span begins at any tag but O that doesn't go on with the one before.
-
-    Reference: conlleval's reading of chunks (Tjong Kim Sang & Buchholz, 2000).
-    """
-    found: list[Span] = []
-    start, label, ended = -1, "", True
-    for at, tag in enumerate([*tags, "O"]):
-        letter = "O" if tag == "O" else SCHEMES[scheme][tag[:1]]
-        goes_on = letter in ("I", "E") and not ended and tag[1:] == label
-        if not goes_on:
-            if start >= 0:
-                found.append(Span(label, start, at))
-            start = -1 if letter == "O" else at
-        label, ended = tag[1:], letter in ("E", "S", "O")
-    return tags_of(found, len(tags), scheme)
-
-
-def tags_of(spans: Iterable[Span], length: int, scheme: str) -> list[str]:
-    """Spans as tags of `length` words; a label is what follows the letter ("-PER"), as in a tag. The first one wins."""
-    letters = {role: letter for letter, role in SCHEMES[scheme].items()}
-    tags = ["O"] * length
-    for label, start, end in spans:
-        if any(tag != "O" for tag in tags[start:end]):
-            continue
-        tags[start:end] = [letters["I"] + label] * (end - start)
-        tags[start] = letters["B"] + label
-        if "E" in letters:
-            tags[end - 1] = letters["E"] + label
-            if end - start == 1:
-                tags[start] = letters["S"] + label
-    return tags
-
-
-def read_all(records: Sequence[R], read: Callable[[R], T]) -> list[T]:
-    """What `read` makes of each record; when some can't be used, the first is told, and how many more there are.
-
-    Raises:
-        DataError: `read`'s, with the count.
-    """
-    results: list[T] = []
-    errors: list[DataError] = []
-    for record in records:
-        try:
-            results.append(read(record))
-        except DataError as error:
-            errors.append(error)
-    if not errors:
-        return results
-    first, more = errors[0], len(errors) - 1
-    if not more:
-        raise first
-    told = DataError(f"{first}; {more:,} more of {len(records):,} records can't be used either")
-    told.path, told.line = first.path, first.line
-    raise told
-
-
-# ------------------------------------------------------------------------------------------- heads and losses
-
-
-def tag_heads(encoder: Encoder, labels: int, *, crf: bool, salt: int = 0) -> dict[str, Head]:
-    """Head "tags", a linear layer on the words' first pieces; with `crf` also "crf", the weights of tags after tags."""
-    config = encoder.config
-    heads: dict[str, Head] = {
-        "tags": TokenHead(
-            config.hidden_size,
-            labels,
-            dropout=config.hidden_dropout_prob,
-            initializer_range=config.initializer_range,
-            salt=salt,
+    def windows(
+        self, record: Record, sentence: Sentence, text: Text, tokenizer: Tokenizer, *, number: int, max_length: int
+    ) -> tuple[list[Window], Coverage]:
+        """The sequences that one record's words become."""
+        return word_windows(
+            text, tokenizer, record=number, max_length=max_length, stride=self.settings.stride, extra=sentence
         )
-    }
+
+    def examples(self, windows: list[Window], labels: dict[str, np.ndarray]) -> list[Example]:
+        """The windows of one record as examples; no labels when predicting."""
+        return tag_examples(windows, labels.get("tags"), crf=False)
+
+    def losses(self, scores: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Cross-entropy of each word."""
+        return {"tags": tag_loss(scores, batch)}
+
+    def tagged(self, answers: Sequence[Answer]) -> Tagged:
+        """The tags that the answers to one record give its words."""
+        steps = None if self.settings.decode == "greedy" else self.tags.steps
+        path, sure = best_tags(answers, steps, head=self.head)
+        return Tagged(sentence_in(answers), [self.tags.names[number] for number in path], sure)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Tags, scheme, split, settings."""
+        return {
+            "tags": self.tags.names,
+            "scheme": self.tags.scheme,
+            "split": self.split,
+            "settings": settings_dict(self.settings),
+        }
+
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any]) -> WordTask:
+        """The task that `to_dict` described."""
+        return cls.restored(saved)
+
+    @classmethod
+    def restored(cls, saved: dict[str, Any], **more: Any) -> WordTask:
+        """The task with what is saved of all taggers, and `more` that is its own."""
+        return cls(cls.Settings(**saved["settings"]), TagSet(saved["tags"], saved["scheme"]), saved["split"], **more)
+
+
+def tag_heads(encoder: Encoder, labels: int, *, crf: bool) -> dict[str, Head]:
+    """Head "tags"; with `crf` also "crf", the weights of tags after tags."""
+    heads: dict[str, Head] = {"tags": tag_head(encoder, labels)}
     return heads | {"crf": CrfHead(labels)} if crf else heads
+
+
+def tag_head(encoder: Encoder, labels: int) -> TokenHead:
+    """A linear layer on the words' first pieces."""
+    config = encoder.config
+    return TokenHead(
+        config.hidden_size, labels, dropout=config.hidden_dropout_prob, initializer_range=config.initializer_range
+    )
 
 
 def tag_examples(
@@ -289,11 +237,12 @@ def tag_loss(
     return label_loss(scores["tags"], target.labels, weights=weights, smoothing=smoothing)
 
 
-# ------------------------------------------------------------------------------------------------- decoding
-
-
 def best_tags(
-    answers: Sequence[Answer], steps: Steps | None, extra: Float[np.ndarray, "words C"] | None = None
+    answers: Sequence[Answer],
+    steps: Steps | None,
+    extra: Float[np.ndarray, "words C"] | None = None,
+    *,
+    head: str = "tags",
 ) -> tuple[Int[np.ndarray, " words"], Float[np.ndarray, " words"]]:
     """A record's best tags, its windows joined again, and how probable each of them is.
 
@@ -302,8 +251,9 @@ def best_tags(
     Args:
         steps: what the scheme allows; None: each word's best tag, whatever stands beside it
         extra: added to the scores of each word's tags
+        head: whose scores these are
     """
-    scores = np.concatenate([answer.scores["tags"] for answer in answers]).astype(np.float64)
+    scores = np.concatenate([answer.scores[head] for answer in answers]).astype(np.float64)
     if extra is not None:
         scores += extra
     if steps is None:
@@ -315,9 +265,3 @@ def best_tags(
     else:
         path, probabilities = viterbi(scores, *steps), softmax(scores)
     return path, probabilities[np.arange(len(path)), path]
-
-
-def softmax(scores: Float[np.ndarray, "t C"]) -> Float[np.ndarray, "t C"]:
-    """Probabilities of each row."""
-    exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)

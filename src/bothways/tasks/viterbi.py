@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -12,6 +13,14 @@ from bothways.metrics.spans import SCHEMES
 # Added to a step that a scheme forbids. Finite, so that the least bad sequence is still found where none is allowed
 # (a label set without S and a sentence of one word).
 FORBIDDEN = -1e9
+
+
+class Steps(NamedTuple):
+    """What one tag after another adds to a sequence's score, as `viterbi` takes it."""
+
+    transitions: np.ndarray  # (C, C)
+    start: np.ndarray  # (C,)
+    end: np.ndarray  # (C,)
 
 
 def viterbi(
@@ -49,9 +58,7 @@ def viterbi(
     return tags
 
 
-def allowed(
-    tags: Sequence[str], scheme: str
-) -> tuple[Float[np.ndarray, "C C"], Float[np.ndarray, " C"], Float[np.ndarray, " C"]]:
+def allowed(tags: Sequence[str], scheme: str) -> Steps:
     """What the scheme (of `metrics.spans.SCHEMES`) forbids, as `viterbi` takes it: transitions, start and end.
 
     0 where a step is allowed, else `FORBIDDEN`. Inside and end tags follow only a begin or inside tag of their label;
@@ -67,7 +74,7 @@ def allowed(
     else:
         wrong |= opens[:, None] & ~(goes_on[None, :] & same)
         may_end = ~opens
-    return np.where(wrong, FORBIDDEN, 0.0), np.where(goes_on, FORBIDDEN, 0.0), np.where(may_end, 0.0, FORBIDDEN)
+    return Steps(np.where(wrong, FORBIDDEN, 0.0), np.where(goes_on, FORBIDDEN, 0.0), np.where(may_end, 0.0, FORBIDDEN))
 
 
 def marginals(

@@ -22,7 +22,8 @@ from bothways.data.shards import Shards, build_shards
 from bothways.data.vocabulary import learn_tokenizer
 from bothways.errors import ConfigError, DataError
 from bothways.models.hub import locate
-from bothways.models.model import Model, fresh, read_config, save, seed_everything, start_from
+from bothways.models.model import Model, fresh, save, seed_everything, start_from
+from bothways.models.reading import read_config
 from bothways.models.sizes import SIZES, is_size, sized
 from bothways.nn.heads import MaskedHead
 from bothways.tasks.pretraining import PretrainTask
