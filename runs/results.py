@@ -14,14 +14,14 @@ import json
 import random
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 from benchmarks.finetune import SHARED, minilm
-from runs.baselines import BASELINES
+from runs.baselines import BASELINES, Baseline
 from runs.pages import page
 from runs.rows import RESULTS, Row, Rows, bothways, log, read_records, resumed, write_records
 from runs.sets import SETS, DataSet, Part
@@ -35,12 +35,18 @@ QUICK = {"train": 200}  # records of a quick run; 100 of any other part
 
 @dataclass(frozen=True)
 class Start:
-    """A model to start from."""
+    """A model to start from, and how.
+
+    flags:  what is told to `bothways finetune` beside what the set wants
+    module: what takes the words of `bothways`: it, or a peer
+    """
 
     name: str
     folder: Path
     languages: tuple[str, ...]
     rates: tuple[float, ...]
+    flags: tuple[str, ...] = ()
+    module: str = "bothways"
 
     @cached_property
     def weights(self) -> str:
@@ -73,13 +79,12 @@ class Plan:
             limit = min(limit or len(rows), QUICK.get(name, 100))
         if limit is not None and limit < len(rows):
             rows = [rows[at] for at in sorted(random.Random(0).sample(range(len(rows)), limit))]
-        own = {theirs: ours for ours, theirs in data.columns.items()}
-        return [{own.get(key, key): value for key, value in row.items()} for row in rows] if own else rows
+        return [data.record(row) for row in rows]
 
     def file(self, data: DataSet, name: str) -> Path:
         """The file of one part: the source's own where it is taken as it is."""
         part = data.parts()[name]
-        if not (self.quick or data.columns) and part == Part(part.file):
+        if not self.quick and data.as_it_is and part == Part(part.file):
             return self.shared / f"{part.file}.jsonl.gz"
         return write_records(self.work / "data" / data.name / f"{name}.jsonl", self.records(data, name))
 
@@ -102,7 +107,8 @@ class Plan:
             name: {key: value for key, value in asdict(part).items() if value not in (None, ())}
             for name, part in data.parts().items()
         }
-        return json.loads(json.dumps(parts | {"epochs": data.epochs, "flags": data.flags, "quick": self.quick}))
+        learnt = parts | {"epochs": data.epochs, "flags": data.flags, "quick": self.quick}
+        return json.loads(json.dumps(learnt if data.minutes is None else learnt | {"minutes": data.minutes}))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -144,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not wanted.write:
             begins = starts(wanted.start)
             for data in chosen:
-                baselines(plan, data)
+                baselines(plan, data, BASELINES[data.task])
                 for start in begins:
                     if data.language in start.languages:
                         finetuned(plan, data, start)
@@ -173,10 +179,10 @@ def starts(given: Path | None) -> list[Start]:
 # ------------------------------------------------------------------------------------------------ measurements
 
 
-def baselines(plan: Plan, data: DataSet) -> None:
+def baselines(plan: Plan, data: DataSet, systems: Mapping[str, Baseline]) -> None:
     """What needs no model, and TF-IDF where records are texts."""
     key = {"measure": "baseline", "set": data.name, "learnt": plan.learnt(data)}
-    for name, baseline in BASELINES[data.task].items():
+    for name, baseline in systems.items():
 
         def measure(baseline: Any = baseline) -> Row:
             from bothways.tasks import task_class
@@ -186,7 +192,7 @@ def baselines(plan: Plan, data: DataSet) -> None:
             task, scores = kind.learn(train, kind.Settings()), {}
             for test, rows in plan.tests(data).items():
                 records = as_records(rows)
-                scores[test] = _scores(task.metrics(records, baseline(task, train, records)), rows)
+                scores[test] = told(data.scores(task, records, baseline(task, train, records)), rows)
             return {"tests": scores}
 
         plan.rows.measured(key | {"system": name}, measure)
@@ -197,14 +203,28 @@ def baselines(plan: Plan, data: DataSet) -> None:
             tests = plan.tests(data)
             weigher = tfidf_cosine if data.task == "similarity" else tfidf
             found = weigher(plan.records(data, "train"), plan.records(data, "dev"), tests, kind)
-            scores = {test: _scores(found.pop(test), rows) for test, rows in tests.items()}
+            scores = {test: told(found.pop(test), rows) for test, rows in tests.items()}
             return {"chosen": found, "tests": scores}
 
         what = "cosine" if data.task == "similarity" else "regression"
         plan.rows.measured(key | {"system": f"TF-IDF of {kind}, {what}"}, weigh)
 
 
-def finetuned(plan: Plan, data: DataSet, start: Start) -> None:
+def scored(folder: Path, data: DataSet, tests: Mapping[str, list[Row]]) -> Row:
+    """A run's scores on the tests."""
+    import bothways as package
+
+    predictor = package.load(folder)
+    return {"tests": {test: told(predictor.evaluate(rows), rows) for test, rows in tests.items()}}
+
+
+def finetuned(
+    plan: Plan,
+    data: DataSet,
+    start: Start,
+    *,
+    score: Callable[[Path, DataSet, Mapping[str, list[Row]]], Row] = scored,
+) -> None:
     """The rate that is best on dev by the first seed, then every seed's scores on the tests at that rate."""
     runs = plan.work / "runs" / data.name / start.name
     key = {"set": data.name, "learnt": plan.learnt(data), "start": start.name, "weights": start.weights}
@@ -212,10 +232,12 @@ def finetuned(plan: Plan, data: DataSet, start: Start) -> None:
     def run(rate: float, seed: int) -> Row:
         out = runs / f"{rate:g}-seed-{seed}"
         out.parent.mkdir(parents=True, exist_ok=True)
+        long = ("--epochs", str(data.epochs)) if data.minutes is None else ("--minutes", f"{data.minutes:g}")
         seconds = bothways(
             *("finetune", data.task, "--model", str(start.folder), "--out", str(out), "--seed", str(seed), "--quiet"),
             *("--train", str(plan.file(data, "train")), "--dev", str(plan.file(data, "dev"))),
-            *("--epochs", str(data.epochs), "--optim.lr", f"{rate:g}", *data.flags, *resumed(out)),
+            *(*long, "--optim.lr", f"{rate:g}", *data.flags, *start.flags, *resumed(out)),
+            module=start.module,
         )
         return {"dev": log(out)[-1]["finished"], "process_seconds": seconds}
 
@@ -223,15 +245,12 @@ def finetuned(plan: Plan, data: DataSet, start: Start) -> None:
         return plan.rows.measured({"measure": "dev"} | key | {"lr": rate, "seed": seed}, lambda: run(rate, seed))
 
     def on_tests(rate: float, seed: int) -> Row:
-        import bothways as package
         from bothways.train.card import hardware
 
         model = runs / f"{rate:g}-seed-{seed}"
         if not (model / "model" / "config.json").is_file():
             run(rate, seed)
-        predictor = package.load(model)
-        scores = {test: _scores(predictor.evaluate(rows), rows) for test, rows in plan.tests(data).items()}
-        return {"tests": scores, "machine": hardware()}
+        return score(model, data, plan.tests(data)) | {"machine": hardware()}
 
     rates = start.rates[:1] if plan.quick else start.rates
     tried = {rate: on_dev(rate, 0)["dev"][data.metrics[0]] for rate in rates}
@@ -245,14 +264,14 @@ def finetuned(plan: Plan, data: DataSet, start: Start) -> None:
         shutil.rmtree(runs, ignore_errors=True)
 
 
-def _scores(scores: Row, rows: Sequence[Row]) -> Row:
+def told(scores: Row, rows: Sequence[Row]) -> Row:
     """Scores without their tables, rounded, and of how many records."""
     return {name: round(value, 6) for name, value in numbers(scores).items()} | {"records": len(rows)}
 
 
 def _what_is_read(row: Row) -> str:
     """What two records must share to be one to the model."""
-    fields = ("text", "text_a", "text_b", "tokens", "words", "predicate", "question", "context", "choices")
+    fields = ("text", "text_a", "text_b", "tokens", "words", "predicate", "question", "context", "choices", "source")
     return repr([row.get(name) for name in fields])
 
 
