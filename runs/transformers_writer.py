@@ -45,12 +45,17 @@ class Clock:
     """How much of the training's time is over; pauses do not count."""
 
     def __init__(self, minutes: float, warmup: float) -> None:
-        self._seconds, self._warmup, self._begun = 60 * minutes, warmup, time.monotonic()
+        self._seconds, self._warmup = 60 * minutes, warmup
+        self._begun: float | None = None
+
+    def begin(self) -> None:
+        """Now."""
+        self._begun = time.monotonic()
 
     @property
     def share(self) -> float:
         """From 0 to 1."""
-        return min(1.0, (time.monotonic() - self._begun) / self._seconds)
+        return 0.0 if self._begun is None else min(1.0, (time.monotonic() - self._begun) / self._seconds)
 
     def rate(self, step: int) -> float:
         """The learning rate as a share of its peak: it rises during the warm-up, then falls to 0."""
@@ -60,9 +65,10 @@ class Clock:
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """What happens inside takes no time."""
-        begun = time.monotonic()
+        assert self._begun is not None
+        paused = time.monotonic()
         yield
-        self._begun += time.monotonic() - begun
+        self._begun += time.monotonic() - paused
 
 
 class Trainer(transformers.Trainer):
@@ -82,6 +88,10 @@ class Examiner(transformers.TrainerCallback):
     def __init__(self, clock: Clock, model: Any, folder: Path, dev: Sequence[Record], max_length: int | None) -> None:
         self.clock, self.model, self.folder, self.dev, self.max_length = clock, model, folder, dev, max_length
         self.best: dict[str, Any] = {}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """All is set up."""
+        self.clock.begin()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Is it over?"""
@@ -116,6 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings, optim = wanted.settings, wanted.settings.optim
     if settings.minutes is None or wanted.dev is None or wanted.generate.decoder == "share":
         sys.exit("give --minutes and --dev, and a decoder that shares no layers: transformers ties none any more")
+    transformers.logging.disable_progress_bar()
     shutil.rmtree(wanted.out, ignore_errors=True)  # what was stopped is begun again
     seed_everything(wanted.common.seed)
     transformers.set_seed(wanted.common.seed)
@@ -175,6 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     coach = Trainer(model=theirs, args=args, train_dataset=examples, data_collator=collate, callbacks=[examiner])
     coach.clock = clock
     coach.train()
+    shutil.rmtree(wanted.out / "trainer", ignore_errors=True)
     (wanted.out / "log.jsonl").write_text(json.dumps({"finished": examiner.best}) + "\n", encoding="utf-8")
     return 0
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from runs import generate, results, transformers_writer
 from runs.results import Plan
 from runs.rows import Rows
@@ -43,6 +44,12 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "i", "see", "eat", "you",
 FLAGS = ("--batching.max-length", "16", "--generate.decoding.max-length", "6")
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Threads cost more than they give in so small a network."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of data, a small model, two sets; runs are made in this process and written down."""
@@ -61,7 +68,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         max_position_embeddings=24,
     )
     save(fresh(shape, tokenizer, None), tmp_path / "small")
-    answers: dict[str, Any] = {"flags": (*FLAGS, "--generate.long", "first"), "kind": "answers", "max_length": 16}
+    answers: dict[str, Any] = {"flags": (*FLAGS, "--generate.long", "first"), "kind": "answers", "max_length": 12}
     sets = [
         WritingSet("pairs", "generate", "zh/pairs", ("bleu", "chrf"), flags=FLAGS, max_length=16),
         WritingSet("asked", "generate", "zh/asked", ("rougeL", "f1", "em"), **answers),
@@ -113,7 +120,7 @@ def test_a_set_is_measured_beside_baselines_and_told(world: Path) -> None:
 
 
 def test_transformers_learns_the_same_for_as_long(world: Path) -> None:
-    rows, page, calls = make(world, "--sets", "pairs", "--keep")
+    rows, page, calls = make(world, "--sets", "pairs", "--keep", "--minutes", "0.004")
     assert [call.split(" finetune")[0] for call in calls] == ["bothways", "runs.transformers_writer"]
     ours, theirs = (call.split(" finetune ")[1] for call in calls)
     assert ours.replace("small, copy", "") == theirs.replace("small, copy, by transformers", "")
@@ -133,6 +140,7 @@ def test_the_rate_follows_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     time = SimpleNamespace(now=0.0, monotonic=lambda: time.now)
     monkeypatch.setattr(transformers_writer, "time", time)
     clock = transformers_writer.Clock(1.0, 0.1)
+    clock.begin()
     for time.now, rate in ((0.0, 0), (3.0, 0.5), (6.0, 1), (33.0, 0.5), (60.0, 0), (70.0, 0)):
         assert clock.rate(0) == pytest.approx(rate)
     time.now = 30.0

@@ -16,11 +16,19 @@ from bothways.serve.schemas import GenerateAnswer, GenerateRequest
 from bothways.serve.service import Served, unless_gone
 
 routes = router("generate")
+_EVENT = {
+    "type": "object",
+    "properties": {
+        "event": {"type": "string", "enum": ["message", "done", "error"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+    "required": ["data"],
+}
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "an object, or while streaming events: {'text': piece} …, then 'done' with {'tokens': …}, or "
         "'error' if it breaks off",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {"schema": _EVENT}},
     }
 }
 
