@@ -53,7 +53,8 @@ class Start:
         """Which weights these are: the beginning of their hash. Another model of that name is measured anew."""
         from bothways.data.shard_files import file_hash
 
-        return file_hash(self.folder / "model.safetensors")[:12]
+        (weights,) = self.folder.glob("model*.safetensors")  # of a compact folder, model.compact.safetensors
+        return file_hash(weights)[:12]
 
 
 @dataclass(frozen=True)
