@@ -1,10 +1,12 @@
 """Writing by Bothways beside transformers' `generate`: the same weights and sources, in turns, in one run.
 
     python benchmarks/generate.py --model DIR --data F --sources 200
+    python benchmarks/generate.py --model DIR --data F --sources 200 --check
 
 Without `--model` the weights are random, such that texts end after mixed lengths. Both sides get token ids and give
 token ids, in float32; sources come in batches in the order given, for transformers padded to the longest of each. Told
 are the tokens written a second (medians over the rounds), their ratio, and how many targets are equal token for token.
+`--check` times nothing: it fails unless what is written for a source alone, among 32 and by transformers is the same.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from bothways.tasks.generate import GenerateSettings, GenerateTask
 from bothways.text.tokenizer import Tokenizer
 
 Ids = list[list[int]]
+Writer = Callable[[list[np.ndarray]], tuple[Ids, list[float]]]
 VOCABULARY = 16_000
 WORDS = [a + b for a in "bdfgklmnprst" for b in ("an", "eo", "ik", "ul", "ar")]
 
@@ -46,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         model = load(wanted.model) if wanted.model else _random(wanted.size, wanted.max_length)
         sources = _sources(model, wanted.data, wanted.sources)
         theirs = _transformers(model, Path(scratch))
+        if wanted.check:
+            return max([_check(model, theirs, sources, beams, wanted.max_length) for beams in wanted.beams])
         rows = [
             _compare(model, theirs, sources, batch=batch, beams=beams, wanted=wanted)
             for beams in wanted.beams
@@ -69,6 +74,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--max-length", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--check", action="store_true", help="only whether the same is written")
     parser.add_argument("--out", type=Path, default=None, help="rows as JSON lines")
     return parser.parse_args(argv)
 
@@ -126,7 +132,7 @@ def _transformers(model: Model, scratch: Path) -> Any:
     return transformers.EncoderDecoderModel.from_pretrained(save(model, scratch / "theirs")).eval()
 
 
-def _bothways_writer(model: Model, beams: int, most: int) -> Callable[[list[np.ndarray]], tuple[Ids, list[float]]]:
+def _bothways_writer(model: Model, beams: int, most: int) -> Writer:
     from bothways.batch import Example, Piece
     from bothways.infer.engine import Engine
     from bothways.nn.decoding_settings import Decoding, Writing
@@ -141,9 +147,7 @@ def _bothways_writer(model: Model, beams: int, most: int) -> Callable[[list[np.n
     return write
 
 
-def _their_writer(
-    theirs: Any, model: Model, beams: int, most: int
-) -> Callable[[list[np.ndarray]], tuple[Ids, list[float]]]:
+def _their_writer(theirs: Any, model: Model, beams: int, most: int, *, scored: bool = False) -> Writer:
     pad, sep = model.tokenizer.pad_id, model.tokenizer.sep_id
     options = {"num_beams": beams, "max_new_tokens": most, "do_sample": False, "length_penalty": 1.0}
 
@@ -155,13 +159,51 @@ def _their_writer(
             ids[row, : len(source)], mask[row, : len(source)] = torch.from_numpy(source), 1
         with torch.inference_mode():
             found = theirs.generate(
-                input_ids=ids, attention_mask=mask, return_dict_in_generate=True, output_scores=beams > 1, **options
+                input_ids=ids,
+                attention_mask=mask,
+                return_dict_in_generate=True,
+                output_scores=scored or beams > 1,
+                **options,
             )
         texts = [row[1:] for row in found.sequences.tolist()]
         texts = [row[: row.index(sep)] if sep in row else row for row in texts]
-        return texts, found.sequences_scores.tolist() if beams > 1 else [0.0] * len(texts)
+        if beams > 1:
+            return texts, found.sequences_scores.tolist()
+        return texts, _mean_log_probabilities(found, texts) if scored else [0.0] * len(texts)
 
     return write
+
+
+def _mean_log_probabilities(found: Any, texts: Ids) -> list[float]:
+    """Of the tokens that greedy search wrote, the end included."""
+    told = torch.stack(found.scores, 1).log_softmax(-1).gather(2, found.sequences[:, 1:, None]).squeeze(2)
+    lengths = [min(len(text) + 1, told.shape[1]) for text in texts]
+    return [row[:length].mean().item() for row, length in zip(told, lengths, strict=True)]
+
+
+def _check(model: Model, theirs: Any, sources: list[np.ndarray], beams: int, most: int) -> int:
+    """Whether each source gets one text, alone, among 32 and by transformers; 1 if too few do.
+
+    Two texts may have scores so near that rounding decides: of 200 at most 2, and these within 1e-4.
+    """
+    ours, peer = _bothways_writer(model, beams, most), _their_writer(theirs, model, beams, most, scored=True)
+
+    def by_32(write: Writer) -> tuple[Ids, list[float]]:
+        written = [write(sources[start : start + 32]) for start in range(0, len(sources), 32)]
+        return [text for some, _ in written for text in some], [score for _, some in written for score in some]
+
+    together, alone = by_32(ours), [ours([source]) for source in sources]
+    others = {"alone": ([text for (text,), _ in alone], [score for _, (score,) in alone]), "transformers": by_32(peer)}
+    wrong = 0
+    for name, nearness, most_unlike in (("alone", 1e-5, 0), ("transformers", 1e-4, len(sources) // 100)):
+        unlike = [ours != other for ours, other in zip(together[0], others[name][0], strict=True)]
+        far = max(abs(one - other) for one, other in zip(together[1], others[name][1], strict=True))
+        wrong |= sum(unlike) > most_unlike or far > nearness
+        same = (
+            f"{len(sources) - sum(unlike)} of {len(sources)} as among 32 (at least {len(sources) - most_unlike} wanted)"
+        )
+        print(f"beams {beams}, {name}: {same}; scores differ by {far:.1e} at most ({nearness:g} wanted)")
+    return wrong
 
 
 def _compare(

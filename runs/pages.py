@@ -1,4 +1,4 @@
-"""The rows of `runs.results` as docs/results.md."""
+"""The rows of `runs.results` as docs/results.md, and those of `runs.generate` as docs/generation.md."""
 
 from __future__ import annotations
 
@@ -39,24 +39,37 @@ NAMES = {
     "token_accuracy": "token accuracy", "precision": "precision", "recall": "recall", "sighan_f1": "F1 (SIGHAN)",
     "r_oov": "R_OOV", "r_iv": "R_IV", "slot_f1": "slot F1", "intent_accuracy": "intent accuracy",
     "frame_accuracy": "frame accuracy", "drcd_f1": "F1 (DRCD)", "drcd_em": "EM (DRCD)", "pearson": "Pearson",
-    "spearman": "Spearman",
+    "spearman": "Spearman", "bleu": "BLEU", "chrf": "chrF", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L", "distinct1": "distinct-1", "distinct2": "distinct-2", "perplexity": "perplexity",
 }  # fmt: skip
+AS_THEY_ARE = {"bleu", "chrf", "perplexity"}  # all others are shares, told in percent
 COMMAND = "make results   (python -m runs.results --shared ../shared/data)"
 
 
-def page(rows: Sequence[Row], learnt: Mapping[str, Row]) -> str:
+def page(
+    rows: Sequence[Row],
+    learnt: Mapping[str, Row],
+    *,
+    sets: Sequence[DataSet] | None = None,
+    head: str = HEAD,
+    command: str = COMMAND,
+    titles: Mapping[str, str] = TITLES,
+) -> str:
     """The whole page, of the rows that were learnt as `learnt` says of each set now.
 
     What has no rows yet is left out, and told at the end.
     """
+    known = SETS if sets is None else sets
     rows = [row for row in rows if row["learnt"] == learnt.get(row["set"])]
-    parts = [HEAD.format(command=COMMAND, machines=_machines(rows), rates=_rates(rows))]
-    for task, title in TITLES.items():
-        sets = [data for data in SETS if data.task == task and any(row["set"] == data.name for row in rows)]
-        if sets:
-            parts += [f"## {title}\n", _table(rows, sets), "\n".join(_note(rows, data, learnt) for data in sets) + "\n"]
+    signatures = "; ".join(dict.fromkeys(one for row in rows for one in row.get("signatures", ())))
+    parts = [head.format(command=command, machines=_machines(rows), rates=_rates(rows), signatures=signatures)]
+    for group, title in titles.items():
+        own = [data for data in known if data.group == group and any(row["set"] == data.name for row in rows)]
+        if own:
+            parts += [f"## {title}\n", _table(rows, own), "\n".join(_note(rows, data, learnt) for data in own) + "\n"]
+            parts += [samples for data in own if (samples := _samples(rows, data))]
     measured = {row["set"] for row in rows if row["measure"] == "test"}
-    if missing := [data.name for data in SETS if data.name in learnt and data.name not in measured]:
+    if missing := [data.name for data in known if data.name in learnt and data.name not in measured]:
         parts.append(f"Not measured from any model yet: {', '.join(missing)}.\n")
     return "\n".join(parts)
 
@@ -84,7 +97,8 @@ def best_rate(rows: Sequence[Row], data: DataSet) -> float:
 
 def _table(rows: Sequence[Row], sets: Sequence[DataSet]) -> str:
     metrics = list(dict.fromkeys(name for data in sets for name in data.metrics))
-    heads = ["set", "test", "system", "lr", "seeds", *(NAMES[name] for name in metrics), "gap"]
+    gap = any(data.published for data in sets)
+    heads = ["set", "test", "system", "lr", "seeds", *(NAMES[name] for name in metrics), *(["gap"] if gap else [])]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for data in sets:
         found = systems(rows, data)
@@ -92,7 +106,7 @@ def _table(rows: Sequence[Row], sets: Sequence[DataSet]) -> str:
         for test in tests:
             where = [data.name, test.replace("_", " ")]
             for system, seeds in found.items():
-                lines.append(_line(where, system, seeds, data, test, metrics))
+                lines.append(_line(where, system, seeds, data, test, metrics, gap=gap))
                 where = ["", ""]
             if known := data.published.get(test):
                 shown = [known.told if name == data.metrics[0] else "" for name in metrics]
@@ -101,20 +115,28 @@ def _table(rows: Sequence[Row], sets: Sequence[DataSet]) -> str:
 
 
 def _line(
-    where: Sequence[str], system: str, seeds: Sequence[Row], data: DataSet, test: str, metrics: Sequence[str]
+    where: Sequence[str],
+    system: str,
+    seeds: Sequence[Row],
+    data: DataSet,
+    test: str,
+    metrics: Sequence[str],
+    *,
+    gap: bool,
 ) -> str:
     """One system's scores on one test."""
     cells = []
     for name in metrics:
-        values = [row["tests"][test][name] for row in seeds if name in row["tests"][test]]
+        scale = 100 if name in AS_THEY_ARE else 1
+        values = [row["tests"][test][name] / scale for row in seeds if name in row["tests"][test]]
         cells.append(mean_and_deviation(values) if name in data.metrics and values else "–")
-    model, gap = "lr" in seeds[0], ""
+    model, told = "lr" in seeds[0], ""
     known = data.published.get(test)
     if model and known is not None and known.score is not None:
-        gap = f"{100 * mean(row['tests'][test][data.metrics[0]] for row in seeds) - known.score:+.1f}"
+        told = f"{100 * mean(row['tests'][test][data.metrics[0]] for row in seeds) - known.score:+.1f}"
     rate = f"{seeds[0]['lr']:g}" if model else "–"
     counted = str(len(seeds)) if model else "–"  # nothing is random in a baseline
-    return f"| {' | '.join([*where, system, rate, counted, *cells, gap])} |"
+    return f"| {' | '.join([*where, system, rate, counted, *cells, *([told] if gap else [])])} |"
 
 
 def _note(rows: Sequence[Row], data: DataSet, learnt: Mapping[str, Row]) -> str:
@@ -124,8 +146,11 @@ def _note(rows: Sequence[Row], data: DataSet, learnt: Mapping[str, Row]) -> str:
     for test, scores in next((row["tests"] for row in own if "tests" in row), {}).items():
         limit = learnt[data.name].get(test, {}).get("limit")
         told.append(f"{test.replace('_', ' ')} {scores['records']:,} records{' drawn at random' if limit else ''}")
-    epochs = learnt[data.name]["epochs"]
-    told.append(f"{epochs} epoch{'s' if epochs != 1 else ''}")
+    epochs, minutes = learnt[data.name]["epochs"], learnt[data.name].get("minutes")
+    if minutes is None:
+        told.append(f"{epochs} epoch{'s' if epochs != 1 else ''}")
+    else:
+        told.append(f"{minutes:g} minutes of steps")
     seconds = [row["process_seconds"] for row in own if row["measure"] == "dev"]
     if seconds:
         told.append(f"{mean(seconds) / 60:.1f} minutes a run")
@@ -136,6 +161,19 @@ def _note(rows: Sequence[Row], data: DataSet, learnt: Mapping[str, Row]) -> str:
         f"Published ({test.replace('_', ' ')}): {known.told}, {known.source}." for test, known in data.published.items()
     ]
     return " ".join(parts)
+
+
+def _samples(rows: Sequence[Row], data: DataSet) -> str:
+    """What the latest model with samples wrote."""
+    found = next((row for row in reversed(rows) if row["set"] == data.name and "samples" in row), None)
+    if found is None:
+        return ""
+    lines = [f"Samples of **{data.name}** by {found['start']}, from its worst text (by chrF) to its best:\n"]
+    lines += ["| chrF | source | reference | written |", "|---|---|---|---|"]
+    for one in found["samples"]:
+        cells = [" ".join(one[name].split()).replace("|", "\\|") for name in ("source", "target", "text")]
+        lines.append(f"| {one['chrf']:.0f} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def _size(data: DataSet, name: str, learnt: Mapping[str, Row]) -> str:

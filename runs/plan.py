@@ -51,13 +51,20 @@ def finetune(
     rate: float,
     epochs: int,
     seed: int,
+    minutes: float | None = None,
     more: Sequence[str] = (),
+    module: str = "bothways",
 ) -> Row:
-    """One fine-tuning with the defaults but for what is said; a run that is in `out` goes on."""
+    """One fine-tuning with the defaults but for what is said; a run that is in `out` goes on.
+
+    `minutes` counts instead of `epochs` where it is given; `module` takes the words of `bothways`: it, or a peer.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
+    long = ("--epochs", str(epochs)) if minutes is None else ("--minutes", f"{minutes:g}")
     seconds = bothways(
         *("finetune", task, "--model", str(model), "--out", str(out), "--seed", str(seed), "--quiet"),
-        *("--train", str(train), "--dev", str(dev), "--epochs", str(epochs), "--optim.lr", f"{rate:g}"),
+        *("--train", str(train), "--dev", str(dev), *long, "--optim.lr", f"{rate:g}"),
         *(*more, *resumed(out)),
+        module=module,
     )
     return {"dev": log(out)[-1]["finished"], "process_seconds": seconds}

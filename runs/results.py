@@ -13,14 +13,14 @@ import json
 import random
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 from benchmarks.finetune import minilm
-from runs.baselines import BASELINES
+from runs.baselines import BASELINES, Baseline
 from runs.pages import page
 from runs.plan import Plan, finetune, flags, planned
 from runs.rows import Row, read_records, write_records
@@ -35,19 +35,26 @@ QUICK = {"train": 200}  # records of a quick run; 100 of any other part
 
 @dataclass(frozen=True)
 class Start:
-    """A model to start from."""
+    """A model to start from, and how.
+
+    flags:  what is told to `bothways finetune` beside what the set wants
+    module: what takes the words of `bothways`: it, or a peer
+    """
 
     name: str
     folder: Path
     languages: tuple[str, ...]
     rates: tuple[float, ...]
+    flags: tuple[str, ...] = ()
+    module: str = "bothways"
 
     @cached_property
     def weights(self) -> str:
         """Which weights these are: the beginning of their hash. Another model of that name is measured anew."""
         from bothways.data.shard_files import file_hash
 
-        return file_hash(self.folder / "model.safetensors")[:12]
+        (weights,) = self.folder.glob("model*.safetensors")  # of a compact folder, model.compact.safetensors
+        return file_hash(weights)[:12]
 
 
 @dataclass(frozen=True)
@@ -69,13 +76,12 @@ class ResultsPlan(Plan):
             limit = min(limit or len(rows), QUICK.get(name, 100))
         if limit is not None and limit < len(rows):
             rows = [rows[at] for at in sorted(random.Random(0).sample(range(len(rows)), limit))]
-        own = {theirs: ours for ours, theirs in data.columns.items()}
-        return [{own.get(key, key): value for key, value in row.items()} for row in rows] if own else rows
+        return [data.record(row) for row in rows]
 
     def file(self, data: DataSet, name: str) -> Path:
         """The file of one part: the source's own where it is taken as it is."""
         part = data.parts()[name]
-        if not (self.quick or data.columns) and part == Part(part.file):
+        if not self.quick and data.as_it_is and part == Part(part.file):
             return self.shared / f"{part.file}.jsonl.gz"
         return write_records(self.work / "data" / data.name / f"{name}.jsonl", self.records(data, name))
 
@@ -98,7 +104,8 @@ class ResultsPlan(Plan):
             name: {key: value for key, value in asdict(part).items() if value not in (None, ())}
             for name, part in data.parts().items()
         }
-        return json.loads(json.dumps(parts | {"epochs": data.epochs, "flags": data.flags, "quick": self.quick}))
+        learnt = parts | {"epochs": data.epochs, "flags": data.flags, "quick": self.quick}
+        return json.loads(json.dumps(learnt if data.minutes is None else learnt | {"minutes": data.minutes}))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -133,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not wanted.write:
             begins = starts(wanted.start)
             for data in chosen:
-                baselines(plan, data)
+                baselines(plan, data, BASELINES[data.task])
                 for start in begins:
                     if data.language in start.languages:
                         finetuned(plan, data, start)
@@ -162,10 +169,10 @@ def starts(given: Path | None) -> list[Start]:
 # ------------------------------------------------------------------------------------------------ measurements
 
 
-def baselines(plan: ResultsPlan, data: DataSet) -> None:
+def baselines(plan: ResultsPlan, data: DataSet, systems: Mapping[str, Baseline]) -> None:
     """What needs no model, and TF-IDF where records are texts."""
     key = {"measure": "baseline", "set": data.name, "learnt": plan.learnt(data)}
-    for name, baseline in BASELINES[data.task].items():
+    for name, baseline in systems.items():
 
         def measure(baseline: Any = baseline) -> Row:
             from bothways.tasks import task_class
@@ -175,7 +182,7 @@ def baselines(plan: ResultsPlan, data: DataSet) -> None:
             task, scores = kind.learn(train, kind.Settings()), {}
             for test, rows in plan.tests(data).items():
                 records = as_records(rows)
-                scores[test] = _scores(task.metrics(records, baseline(task, train, records)), rows)
+                scores[test] = told(data.scores(task, records, baseline(task, train, records)), rows)
             return {"tests": scores}
 
         plan.rows.measured(key | {"system": name}, measure)
@@ -186,14 +193,28 @@ def baselines(plan: ResultsPlan, data: DataSet) -> None:
             tests = plan.tests(data)
             weigher = tfidf_cosine if data.task == "similarity" else tfidf
             found = weigher(plan.records(data, "train"), plan.records(data, "dev"), tests, kind)
-            scores = {test: _scores(found.pop(test), rows) for test, rows in tests.items()}
+            scores = {test: told(found.pop(test), rows) for test, rows in tests.items()}
             return {"chosen": found, "tests": scores}
 
         what = "cosine" if data.task == "similarity" else "regression"
         plan.rows.measured(key | {"system": f"TF-IDF of {kind}, {what}"}, weigh)
 
 
-def finetuned(plan: ResultsPlan, data: DataSet, start: Start) -> None:
+def scored(folder: Path, data: DataSet, tests: Mapping[str, list[Row]]) -> Row:
+    """A run's scores on the tests."""
+    import bothways as package
+
+    predictor = package.load(folder)
+    return {"tests": {test: told(predictor.evaluate(rows), rows) for test, rows in tests.items()}}
+
+
+def finetuned(
+    plan: ResultsPlan,
+    data: DataSet,
+    start: Start,
+    *,
+    score: Callable[[Path, DataSet, Mapping[str, list[Row]]], Row] = scored,
+) -> None:
     """The rate that is best on dev by the first seed, then every seed's scores on the tests at that rate."""
     runs = plan.work / "runs" / data.name / start.name
     key = {"set": data.name, "learnt": plan.learnt(data), "start": start.name, "weights": start.weights}
@@ -207,23 +228,22 @@ def finetuned(plan: ResultsPlan, data: DataSet, start: Start) -> None:
             out=runs / f"{rate:g}-seed-{seed}",
             rate=rate,
             epochs=data.epochs,
+            minutes=data.minutes,
             seed=seed,
-            more=data.flags,
+            more=(*data.flags, *start.flags),
+            module=start.module,
         )
 
     def on_dev(rate: float, seed: int) -> Row:
         return plan.rows.measured({"measure": "dev"} | key | {"lr": rate, "seed": seed}, lambda: run(rate, seed))
 
     def on_tests(rate: float, seed: int) -> Row:
-        import bothways as package
         from bothways.train.card import hardware
 
         model = runs / f"{rate:g}-seed-{seed}"
         if not (model / "model" / "config.json").is_file():
             run(rate, seed)
-        predictor = package.load(model)
-        scores = {test: _scores(predictor.evaluate(rows), rows) for test, rows in plan.tests(data).items()}
-        return {"tests": scores, "machine": hardware()}
+        return score(model, data, plan.tests(data)) | {"machine": hardware()}
 
     rates = start.rates[:1] if plan.quick else start.rates
     tried = {rate: on_dev(rate, 0)["dev"][data.metrics[0]] for rate in rates}
@@ -237,14 +257,14 @@ def finetuned(plan: ResultsPlan, data: DataSet, start: Start) -> None:
         shutil.rmtree(runs, ignore_errors=True)
 
 
-def _scores(scores: Row, rows: Sequence[Row]) -> Row:
+def told(scores: Row, rows: Sequence[Row]) -> Row:
     """Scores without their tables, rounded, and of how many records."""
     return {name: round(value, 6) for name, value in numbers(scores).items()} | {"records": len(rows)}
 
 
 def _what_is_read(row: Row) -> str:
     """What two records must share to be one to the model."""
-    fields = ("text", "text_a", "text_b", "tokens", "words", "predicate", "question", "context", "choices")
+    fields = ("text", "text_a", "text_b", "tokens", "words", "predicate", "question", "context", "choices", "source")
     return repr([row.get(name) for name in fields])
 
 

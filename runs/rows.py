@@ -69,13 +69,13 @@ def write_records(path: Path, records: list[Row]) -> Path:
     return path
 
 
-def bothways(*words: str) -> float:
-    """Run the command line, show what is run, and give the seconds it took."""
-    print(f"$ bothways {shlex.join(words)}", file=sys.stderr, flush=True)
+def bothways(*words: str, module: str = "bothways") -> float:
+    """Run the command line, or another that takes its words; show what is run, and give the seconds it took."""
+    print(f"$ {module} {shlex.join(words)}", file=sys.stderr, flush=True)
     begun = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", "bothways", *words])
+    done = subprocess.run([sys.executable, "-m", module, *words])
     if done.returncode:
-        sys.exit(f"bothways {words[0]} ended with exit code {done.returncode}; run this again to go on")
+        sys.exit(f"{module} {words[0]} ended with exit code {done.returncode}; run this again to go on")
     return round(time.perf_counter() - begun, 1)
 
 

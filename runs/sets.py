@@ -5,8 +5,12 @@ Splits, oddities and published scores are from the SOURCES.md beside the data; "
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+from bothways.data.record import Record
+from bothways.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class DataSet:
 
     metrics:   the scores that are told; the first is the one that `published` is of
     splits:    train, dev and test files; by default those of the folder
+    minutes:   of training, instead of epochs
     flags:     what is told to `bothways finetune` beside the defaults
     columns:   fields that have another name in the files
     published: of each test
@@ -57,6 +62,7 @@ class DataSet:
     dev: Part | None = None
     tests: Mapping[str, Part] = field(default_factory=dict)
     epochs: int = 3
+    minutes: float | None = None
     flags: tuple[str, ...] = ()
     columns: Mapping[str, str] = field(default_factory=dict)
     published: Mapping[str, Published] = field(default_factory=dict)
@@ -66,6 +72,25 @@ class DataSet:
     def language(self) -> str:
         """ "en" or "zh"."""
         return self.folder[:2]
+
+    @property
+    def group(self) -> str:
+        """The table that it stands in."""
+        return self.task
+
+    def record(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A row of the files, under the names that the task knows, as the task's record."""
+        own = {theirs: ours for ours, theirs in self.columns.items()}
+        return {own.get(key, key): value for key, value in row.items()} if own else row
+
+    @property
+    def as_it_is(self) -> bool:
+        """Whether the files' rows are the task's records."""
+        return not self.columns and type(self).record is DataSet.record
+
+    def scores(self, task: Task, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Every metric."""
+        return task.metrics(records, predictions)
 
     def parts(self) -> dict[str, Part]:
         """Train, dev and every test, by name."""

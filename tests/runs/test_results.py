@@ -67,7 +67,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for module in (results, pages):
         monkeypatch.setattr(module, "SETS", [LABELS, NAMES, UNMEASURED])
 
-    def bothways(*words: str) -> float:
+    def bothways(*words: str, module: str) -> float:
         with (tmp_path / "calls").open("a") as calls:
             calls.write(" ".join(words) + "\n")
         untrained(*words)
@@ -122,7 +122,8 @@ def test_rows_are_measured_once_and_told(world: Path):
 
 
 def test_a_run_is_one_of_the_command_line(world: Path, monkeypatch: pytest.MonkeyPatch):
-    def bothways(*words: str) -> float:
+    def bothways(*words: str, module: str) -> float:
+        assert module == "bothways"
         assert command(list(words)) == 0
         return 1.0
 

@@ -14,7 +14,6 @@ import pytest
 from tests.serve import toys
 
 from bothways.serve.app import App
-from bothways.serve.limits import Limits
 from bothways.serve.server import Server, listen
 
 
@@ -45,11 +44,11 @@ def until(condition: Callable[[], Any], *, seconds: float = 20.0) -> None:
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """`start("mood", "masks", limits=…, api_key=…)` serves those toys."""
+    """`start("mood", "masks", limits=…, api_key=…, hosts=…)` serves those toys."""
     begun: list[tuple[Running, threading.Thread]] = []
 
-    def run(*names: str, limits: Limits | None = None, api_key: str | None = None) -> Running:
-        app = App({name: toys.predictor(name) for name in names}, limits=limits, api_key=api_key)
+    def run(*names: str, api_key: str | None = None, **more: Any) -> Running:
+        app = App({name: toys.predictor(name) for name in names}, api_key=api_key, **more)
         listening, server = listen("127.0.0.1", 0), Server(app)
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])), daemon=True)

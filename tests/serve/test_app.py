@@ -22,6 +22,7 @@ from tests.serve import toys
 from tests.serve.conftest import Blocked, Running, Start, until
 
 from bothways.serve.app import App
+from bothways.serve.gate import loopback_names
 from bothways.serve.limits import Limits
 
 Block = Callable[[str], Blocked]
@@ -54,6 +55,7 @@ INPUTS: dict[str, Any] = {
     "roles": {"text": "Ada wrote it", "predicate": 1},
     "questions": {"question": "When?", "context": "In 1932 it was built."},
     "choices": {"context": "It is dark.", "question": "What?", "choices": ["a stone", "a lamp"]},
+    "translations": "今天天气很好。",
     "masks": "The [MASK] of France",
 }
 
@@ -421,6 +423,37 @@ def test_the_key_is_asked_for_on_every_route() -> None:
         ("/v1/models", basic, 200), ("/v1/models", bearer, 200), ("/nothing", bearer, 404), ("/", basic, 200),
     ]:  # fmt: skip
         assert ask(app, "GET", path, headers) == status, path
+
+
+def test_on_the_loopback_without_a_key_other_hosts_are_refused(start: Start) -> None:
+    """A page elsewhere whose name was made to point here (DNS rebinding) is told by the Host that it sends."""
+    ours = loopback_names("My-Laptop", "127.0.1.1")
+    app = App({"mood": toys.predictor("mood")}, hosts=ours)
+    evil = [
+        "evil.example",
+        "evil.example:8000",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "0.0.0.0",
+        "a@localhost",
+    ]
+    good = ["localhost", "LOCALHOST:8000", "localhost.", "127.0.0.1:1", "[::1]:8000", "[::1]", "my-laptop", "127.0.1.1"]
+    for hosts, status in ((evil, 421), (good, 200)):
+        for host in hosts:
+            assert ask(app, "GET", "/v1/models", [(b"host", host.encode())]) == status, host
+    assert ask(app, "GET", "/v1/models", [(b"host", b"localhost"), (b"host", b"evil.example")]) == 421
+    assert ask(app, "GET", "/v1/models", []) == 200  # HTTP/1.0, which no browser speaks
+    assert ask(app, "GET", "/health/live", [(b"host", b"evil.example")]) == 200
+    with_key = App({"mood": toys.predictor("mood")}, hosts=ours, api_key=KEY)
+    headers = [(b"host", b"bothways.example"), (b"authorization", b"Bearer " + KEY.encode())]
+    assert ask(with_key, "GET", "/v1/models", headers) == 200
+    assert loopback_names("0.0.0.0", "0.0.0.0") is None
+    assert loopback_names("server.example", "192.0.2.1") is None
+    assert ask(App({"mood": toys.predictor("mood")}), "GET", "/v1/models", headers) == 200
+    server = start("mood", hosts=ours)
+    refused = told(server.http.get("/v1/models", headers={"Host": "evil.example"}), 421)
+    assert refused == "the request is for another host; ask http://localhost or 127.0.0.1, or use a key"
+    assert predict(server, TEXT).status_code == 200
 
 
 def test_logs_hold_no_texts_keys_or_control_characters(start: Start, caplog: Any) -> None:

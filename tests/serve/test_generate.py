@@ -18,6 +18,7 @@ from tests.serve.conftest import Start, until
 import bothways
 from bothways.data.record import Record
 from bothways.errors import ConfigError, DataError, ServerError
+from bothways.infer.generation import Pieces
 from bothways.infer.predictor import Predictor
 from bothways.tasks.base import Answer, Task
 from bothways.tasks.classify import ClassifySettings, ClassifyTask
@@ -48,12 +49,12 @@ class Writer(Predictor):
         weights = np.full((2, 4, 3, 2), 0.5, np.float32)
         return [{"source_tokens": ["a", "b"], "target_tokens": ["c", "d", "e"], "attention": weights}]
 
-    def generate_stream(self, source: str, **options: Any) -> Iterator[str]:
+    def generate_stream(self, source: Any, **options: Any) -> Pieces:
         if options.get("beams", 1) != 1:
             raise ConfigError("beams is 4; a stream needs beams 1")
         if not source.strip():
             raise DataError("the text is empty")
-        return self._pieces(source)
+        return Pieces(self._pieces(source), {"kept": len(source)})
 
     def _pieces(self, source: str) -> Iterator[str]:
         for letter in reversed(source):
@@ -87,7 +88,9 @@ def test_pieces_come_as_events(start: Start, writer: Writer) -> None:
     server = start("writer")
     response = server.post("/v1/generate", {"input": "天b"})
     assert response.headers["content-type"].startswith("text/event-stream")
-    assert events(response.text) == ['data: {"text": "b"}', 'data: {"text": "天"}', "event: done\ndata: {}"]
+    *texts, end = events(response.text)
+    assert texts == ['data: {"text": "b"}', 'data: {"text": "天"}']
+    assert end == 'event: done\ndata: {"tokens": {"kept": 2}}'
     whole = server.post("/v1/generate", {"input": "天b", "stream": False, "options": {"beams": 4}}).json()
     assert whole == {"model": "writer", "text": "b天", "score": -1.5, "tokens": {"kept": 2}}
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -145,11 +148,59 @@ def test_a_full_queue_refuses_and_says_when_to_come_back(batcher: Batcher, engin
     assert submit(batcher, engine, 50).result(20)
     busy(batcher, engine)
     submit(batcher, engine, 600)
-    with pytest.raises(QueueFull, match="600 tokens are waiting") as full:
-        submit(batcher, engine, 401)
+    with pytest.raises(QueueFull, match="607 tokens are waiting") as full:
+        submit(batcher, engine, 394)
     assert 1 <= full.value.retry_after <= 60
-    submit(batcher, engine, 400)
+    submit(batcher, engine, 393)
     engine.gate.set()
+
+
+class Clocked(Engine):
+    """Computes so many tokens a second by a clock of its own, and while it does, requests come in at their times."""
+
+    RATE = 100.0
+
+    def __init__(self, batcher: Batcher, arrivals: list[tuple[float, int]]) -> None:
+        super().__init__()
+        self.batcher, self.arrivals, self.now = batcher, deque(arrivals), 0.0
+        self.refused, self.seconds, self.over = 0, list[float](), threading.Event()
+
+    def run(self, examples: list[Example]) -> list[Answer]:
+        assert self.gate.wait(20)
+        end = self.now + sum(one.tokens for one in examples) / self.RATE
+        self.arrive(end)
+        self.now = end
+        if not self.arrivals:
+            self.over.set()
+        return super().run(examples)
+
+    def arrive(self, until: float) -> None:
+        while self.arrivals and self.arrivals[0][0] <= until:
+            at, size = self.arrivals.popleft()
+            try:
+                future = submit(self.batcher, self, size)
+            except QueueFull:
+                self.refused += 1
+                continue
+            future.add_done_callback(lambda _, at=at: self.seconds.append(self.now - at))
+
+
+@pytest.mark.parametrize("batch_tokens", [100, 400, 1000])
+def test_what_is_taken_at_three_times_the_load_is_answered_in_time(batch_tokens: int) -> None:
+    """In the time of a full queue and one batch: what is with the model delays an answer as what waits does."""
+    draw = random.Random(4)
+    sizes = [60, *(draw.randint(5, 60) for _ in range(799))]
+    times = itertools.accumulate((size / (3 * Clocked.RATE) for size in sizes[1:]), initial=0.0)
+    batcher = Batcher(batch_tokens=batch_tokens, max_queue_tokens=1000, wait_s=0.0)
+    engine = Clocked(batcher, [*zip(times, sizes, strict=True)])
+    engine.gate.clear()
+    engine.arrive(0.0)  # the first; all others come while the model is at work
+    engine.gate.set()
+    assert engine.over.wait(20)
+    assert batcher.close(20)
+    assert engine.refused > 400
+    assert len(engine.seconds) == 800 - engine.refused > 200
+    assert max(engine.seconds) <= (1000 + batch_tokens) / Clocked.RATE
 
 
 def test_what_is_being_tokenised_counts_as_waiting(batcher: Batcher, engine: Engine) -> None:

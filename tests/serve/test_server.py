@@ -68,7 +68,7 @@ def _ready(port: int) -> bool:
 def request(port: int, text: str) -> bytes | None:
     """The whole answer to a request on a connection of its own; None: nobody listened."""
     body = json.dumps({"inputs": text}).encode()
-    head = "POST /v1/predict HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    head = "POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n"
     try:
         connection = socket.create_connection(("127.0.0.1", port), timeout=30)
     except ConnectionError:
@@ -112,6 +112,13 @@ def test_ctrl_c_ends_it_too(launch: Launch) -> None:
     process, _ = launch("--api-key", "k", "--max-texts", "3")
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 0
+
+
+def test_alone_on_this_machine_it_answers_to_its_names_only(launch: Launch) -> None:
+    _, port = launch()
+    url = f"http://127.0.0.1:{port}/v1/models"
+    assert httpx2.get(url, trust_env=False, headers={"Host": "evil.example"}).status_code == 421
+    assert httpx2.get(url, trust_env=False, headers={"Host": f"localhost:{port}"}).status_code == 200
 
 
 def test_a_key_from_the_environment(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:

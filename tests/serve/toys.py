@@ -13,10 +13,12 @@ from bothways.batch import Example, Piece, Read, pack
 from bothways.data.record import IN_MEMORY, Record
 from bothways.infer.predictor import Predictor
 from bothways.models.model import Model, fresh
+from bothways.nn.decoding_settings import Decoding
 from bothways.nn.encoder import EncoderConfig
 from bothways.tasks.base import Task
 from bothways.tasks.choice import ChoiceSettings, ChoiceTask
 from bothways.tasks.classify import ClassifySettings, ClassifyTask
+from bothways.tasks.generate import GenerateSettings, GenerateTask
 from bothways.tasks.pair import PairSettings, PairTask
 from bothways.tasks.pretraining import PretrainTask
 from bothways.tasks.qa import QaSettings, QaTask
@@ -88,9 +90,13 @@ CHOICES = [
         "label": 1,
     },
 ]
+TRANSLATIONS = [
+    {"source": "今天天气很好。", "target": "The weather is fine today."},
+    {"source": "The bridge was built in 1932.", "target": "这座桥是一九三二年造的。"},
+]
 MASKED = ["今天天气很好。", "The capital of France is Paris."]
 
-_ALL = [TAGGED, WORDS, LABELLED, PAIRS, ALIKE, UTTERANCES, ROLES, QUESTIONS, CHOICES, MASKED]
+_ALL = [TAGGED, WORDS, LABELLED, PAIRS, ALIKE, UTTERANCES, ROLES, QUESTIONS, CHOICES, TRANSLATIONS, MASKED]
 
 
 @cache
@@ -178,6 +184,7 @@ MAKERS: dict[str, Callable[[int], Predictor]] = {
     "roles": _task(RolesTask, RolesSettings(), ROLES),
     "questions": _task(QaTask, QaSettings(), QUESTIONS),
     "choices": _task(ChoiceTask, ChoiceSettings(), CHOICES),
+    "translations": _task(GenerateTask, GenerateSettings(decoding=Decoding(max_length=24)), TRANSLATIONS),
     "masks": masked,
 }
 """A maker for each task, by the name that the model is served under."""

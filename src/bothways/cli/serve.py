@@ -20,8 +20,6 @@ from bothways.serve.limits import Limits
 if TYPE_CHECKING:
     from bothways.infer.predictor import Predictor
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
-
 
 @dataclass(frozen=True)
 class Serve:
@@ -32,7 +30,8 @@ class Serve:
     port: int = 8000
     """0: any free one"""
     host: str = "127.0.0.1"
-    """who may reach it; 0.0.0.0: every machine of the network"""
+    """who may reach it; 0.0.0.0: every machine of the network. On this machine alone and without a key, it answers only
+    to localhost, 127.0.0.1, [::1] and this name"""
     api_key: str | None = None
     """asked for on every route but /health; also read from the environment, BOTHWAYS_API_KEY"""
     precision: Literal["auto", "float32", "bfloat16"] = "float32"
@@ -53,23 +52,25 @@ def run(argv: list[str]) -> int:
     # Batches have ever new shapes, and oneDNN would keep a prepared kernel for each of a thousand of them.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
     from bothways.serve.app import App
+    from bothways.serve.gate import loopback_names
     from bothways.serve.server import listen
     from bothways.serve.server import run as serve
 
     named = names_of(wanted.models or ["builtin"])
     key = wanted.api_key or os.environ.get("BOTHWAYS_API_KEY") or None
     with listen(wanted.host, wanted.port) as listening:  # before the models are loaded, which may take long
-        app = App(_loaded(named, wanted), limits=wanted.limits, api_key=key)
+        host, port = listening.getsockname()[:2]
+        hosts = loopback_names(wanted.host, host)
+        app = App(_loaded(named, wanted), limits=wanted.limits, api_key=key, hosts=hosts)
         logging.basicConfig(
             level=logging.WARNING if wanted.common.quiet else logging.INFO,
             stream=sys.stderr,
             format="%(asctime)s %(levelname)s %(message)s",
         )
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
-        host, port = listening.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         print(f"serving {', '.join(named)} on http://{shown}:{port}", flush=True)
-        if key is None and wanted.host not in LOOPBACK:
+        if key is None and hosts is None:
             print(
                 "anyone who can reach this machine may use it; --api-key K asks for a key", file=sys.stderr, flush=True
             )

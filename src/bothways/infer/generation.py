@@ -72,6 +72,19 @@ def _log_likelihoods(network: Network, batch: Batch, memory: Tensor) -> list[np.
     return [np.array([-part.sum(), len(part)]) for part in np.split(losses, target.groups[1:-1].cpu().numpy())]
 
 
+class Pieces(Iterator[str]):
+    """A text in pieces, as they are written.
+
+    tokens: how much of the source was read, as predictions tell it: {"kept": …}, and "strided", "dropped"
+    """
+
+    def __init__(self, pieces: Iterator[str], tokens: dict[str, int]) -> None:
+        self._pieces, self.tokens = pieces, tokens
+
+    def __next__(self) -> str:
+        return next(self._pieces)
+
+
 def stream(
     network: Network,
     example: Example,

@@ -22,7 +22,7 @@ from bothways.errors import ConfigError, DataError, ModelError
 from bothways.infer import embedding
 from bothways.infer.devices import AnswerPrecision, pick_answer_precision, pick_device
 from bothways.infer.engine import Engine
-from bothways.infer.generation import alignment, stream
+from bothways.infer.generation import Pieces, alignment, stream
 from bothways.models import model as models
 from bothways.models.model import Model
 from bothways.tasks.base import Answer, Coverage, Encoded
@@ -226,8 +226,10 @@ class Predictor:
             texts.append(text)
         return texts
 
-    def generate_stream(self, source: Input, **options: Any) -> Iterator[str]:
+    def generate_stream(self, source: Input, **options: Any) -> Pieces:
         """The text for one source in pieces, as they are written; joined they are what `generate` gives.
+
+        Its `tokens` tell how much of the source was read, before the first piece.
 
         Raises:
             as `generate`; beams can't be streamed, since the best may change to the last.
@@ -237,7 +239,8 @@ class Predictor:
         example = encoded.examples[0]
         if example.decoding.settings.beams > 1:
             raise ConfigError(f"beams is {example.decoding.settings.beams}; a stream needs beams 1")
-        return stream(self.model.network, example, self.model.tokenizer, self.engine.device, self.engine.inferring)
+        network, tokenizer, engine = self.model.network, self.model.tokenizer, self.engine
+        return Pieces(stream(network, example, tokenizer, engine.device, engine.inferring), encoded.coverage.told())
 
     def _aligned(self, answer: Answer, *, attention: bool, content: bool) -> dict[str, Any]:
         with self.engine.inferring():

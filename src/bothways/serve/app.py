@@ -27,8 +27,14 @@ class App:
     """The models behind their routes. `gate` is the ASGI application; a server asks and tells the rest."""
 
     def __init__(
-        self, predictors: Mapping[str, Predictor], *, limits: Limits | None = None, api_key: str | None = None
+        self,
+        predictors: Mapping[str, Predictor],
+        *,
+        limits: Limits | None = None,
+        api_key: str | None = None,
+        hosts: frozenset[str] | None = None,
     ) -> None:
+        """`hosts`: names under which alone it answers when there is no key (`loopback_names`)."""
         self.limits, self.metrics = limits or Limits(), Metrics()
         workers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="bothways-texts")
         self.models = Models(
@@ -51,7 +57,7 @@ class App:
         for group in (predict, embeddings, generate, texts, state, page):
             self.api.include_router(group.routes)
         problems.install(self.api)
-        self.gate = Gate(self.api, limits=self.limits, metrics=self.metrics, api_key=api_key)
+        self.gate = Gate(self.api, limits=self.limits, metrics=self.metrics, api_key=api_key, hosts=hosts)
 
     def status(self) -> str:
         """ok, starting, stopping, or out of order (a model's thread has died)."""

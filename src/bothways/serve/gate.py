@@ -6,8 +6,11 @@ import asyncio
 import base64
 import binascii
 import hmac
+import ipaddress
 import logging
+import re
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,6 +22,7 @@ from bothways.serve.problems import Problem, as_problem, problem_response
 log = logging.getLogger("bothways.serve")
 
 OPEN = frozenset({"/health/live", "/health/ready"})  # what needs no key
+_PORT = re.compile(r":[0-9]*$")
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -27,16 +31,31 @@ _HEADERS = [
 ]
 
 
+def loopback_names(host: str, address: str) -> frozenset[str] | None:
+    """The names of a server bound to `address`, as `host` was resolved; None: others can reach it, by any name.
+
+    What listens on the loopback alone trusts whoever is on this machine, a browser among them. A page that has its own
+    name point here (DNS rebinding) counts to the browser as one origin with us; but its name stands in Host.
+    """
+    if not ipaddress.ip_address(address).is_loopback:
+        return None
+    return frozenset({host.lower(), address, "localhost", "127.0.0.1", "::1"})
+
+
 class Gate:
     """Lets a request through to the app with its body read whole, or answers it.
 
     The key is asked for on every path but OPEN, whatever the method and whether or not the path exists. The path is
-    the one that the router sees, so no Host header or spelling can part the two (CVE-2026-48710).
+    the one that the router sees, so no Host header or spelling can part the two (CVE-2026-48710). Without a key, what
+    is asked of another name than `hosts` has is refused.
     """
 
-    def __init__(self, app: ASGIApp, *, limits: Limits, metrics: Metrics, api_key: str | None) -> None:
+    def __init__(
+        self, app: ASGIApp, *, limits: Limits, metrics: Metrics, api_key: str | None, hosts: frozenset[str] | None
+    ) -> None:
         self.app, self.limits, self.metrics = app, limits, metrics
         self._key = None if api_key is None else api_key.encode()
+        self._hosts = hosts if api_key is None else None
         self.stopping = False
         self.cut = 0  # requests that were given up when the server had to stop
 
@@ -85,6 +104,8 @@ class Gate:
             # Basic, so that a browser asks for the key (as the password) when the page is opened.
             ask = {"WWW-Authenticate": 'Bearer, Basic realm="bothways", charset="UTF-8"'}
             raise Problem(401, "the key is missing or wrong; send Authorization: Bearer KEY", headers=ask)
+        if scope["path"] not in OPEN and not self._is_meant(scope["headers"]):
+            raise Problem(421, "the request is for another host; ask http://localhost or 127.0.0.1, or use a key")
         if headers.get(b"content-encoding", b"identity").lower() != b"identity":
             raise Problem(415, "the body is compressed; send it plain")
         body = await self._body(headers, receive)
@@ -113,6 +134,13 @@ class Gate:
         elif scheme.lower() != b"bearer":
             value = b""
         return hmac.compare_digest(value, self._key)
+
+    def _is_meant(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Whether every Host, without its port, is one of ours. There is none in HTTP/1.0, which no browser speaks."""
+        if self._hosts is None:
+            return True
+        names = (value.decode("latin-1").lower() for name, value in headers if name == b"host")
+        return all(_PORT.sub("", name).removesuffix(".").strip("[]") in self._hosts for name in names)
 
     async def _body(self, headers: dict[bytes, Any], receive: Receive) -> bytes | None:
         """The whole body; None if the client went away.

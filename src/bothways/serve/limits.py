@@ -23,7 +23,7 @@ class Limits:
     max_characters: int = 100_000
     """characters of one text or record"""
     max_queue_tokens: int = 65_536
-    """tokens that may wait for one model; past them a request gets 429 at once"""
+    """tokens that may wait for one model or be computed by it; past them a request gets 429 at once"""
     batch_tokens: int = 4096
     """tokens computed together"""
     wait_ms: float = 2.0

@@ -27,6 +27,7 @@ _SAYS = {
     408: "The body did not come in time.",
     413: "The request is too large.",
     415: "The body is compressed or of another type than JSON.",
+    421: "Without a key: the Host is another name than this machine's.",
     422: "The request can't be answered as it is; the message says why.",
     429: "Too much is waiting; Retry-After says when to come back.",
     503: "The server is starting, stopping or out of order.",

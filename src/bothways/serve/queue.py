@@ -24,10 +24,10 @@ log = logging.getLogger("bothways.serve")
 
 
 class QueueFull(Exception):
-    """More tokens wait than may; `retry_after` seconds from now there should be room."""
+    """More tokens are ahead than may be; `retry_after` seconds from now there should be room."""
 
-    def __init__(self, waiting: int, retry_after: int) -> None:
-        super().__init__(f"{waiting:,} tokens are waiting already; try again in {retry_after} s")
+    def __init__(self, ahead: int, retry_after: int) -> None:
+        super().__init__(f"{ahead:,} tokens are waiting already; try again in {retry_after} s")
         self.retry_after = retry_after
 
 
@@ -83,7 +83,8 @@ class Batcher:
     dropped. An error in a batch is looked for job by job, so that it is told only to whoever caused it.
 
     batch_tokens:     computed together at most (or one example)
-    max_queue_tokens: that may wait, admitted or queued
+    max_queue_tokens: ahead of an answer at most: admitted, queued or in the batch that is being computed, which takes
+                      as long as what waits. So what is taken is answered in the time that these and one batch take
     observe:          hears of (tokens, seconds) of each batch
     """
 
@@ -100,6 +101,7 @@ class Batcher:
         self._queue: deque[Job] = deque()
         self._changed = threading.Condition()
         self._queued = 0  # tokens in the queue
+        self._computing = 0  # tokens with the model
         self._admitted = 0  # tokens of requests that are being tokenised, as far as one can tell
         self._rate = 0.0  # tokens a second, lately
         self._closing = False
@@ -152,10 +154,10 @@ class Batcher:
     # ---------------------------------------------------------------------------------------------- the queue
 
     def _make_sure_of_room(self, tokens: int) -> None:
-        waiting = self.waiting_tokens
-        if waiting and waiting + tokens > self.max_queue_tokens:
-            seconds = math.ceil(waiting / self._rate) if self._rate else 1
-            raise QueueFull(waiting, min(max(seconds, 1), 60))
+        ahead = self.waiting_tokens + self._computing
+        if ahead and ahead + tokens > self.max_queue_tokens:
+            seconds = math.ceil(ahead / self._rate) if self._rate else 1
+            raise QueueFull(ahead, min(max(seconds, 1), 60))
 
     def _enter(self, admission: Admission, job: Job) -> Future[Any]:
         with self._changed:
@@ -220,6 +222,7 @@ class Batcher:
         if first.call is not None:
             self._queue.popleft()
             self._queued -= first.waiting
+            self._computing = first.waiting
             return late, [(first, ())]
         batch: list[tuple[Job, Sequence[Example]]] = []
         tokens, ended = 0, []
@@ -241,6 +244,7 @@ class Batcher:
             if tokens >= self.batch_tokens or job.taken < len(job.examples):
                 break
         self._queued -= tokens
+        self._computing = tokens
         for job in ended:
             self._queue.remove(job)
         return late, batch
@@ -250,24 +254,30 @@ class Batcher:
         if first.call is not None:
             try:
                 with torch.inference_mode():
-                    _settle(first.future, first.call())
+                    result = first.call()
             except Exception as error:
+                self._computed(first.waiting)
                 self._failed(first, error)
+            else:
+                self._computed(first.waiting)
+                _settle(first.future, result)
             return
         engine = first.engine
         assert engine is not None
         examples = [example for _, part in batch for example in part]
-        begun = time.monotonic()
+        begun, tokens = time.monotonic(), sum(example.tokens for example in examples)
         try:
             answers = iter(engine.run(examples) if examples else ())
         except Exception as error:
             if len(batch) == 1:
+                self._computed(tokens)
                 self._failed(first, error)
             else:  # somebody's text is at fault: only its owner shall hear of it
                 for one in batch:
                     self._run([one])
             return
-        seconds, tokens = time.monotonic() - begun, sum(example.tokens for example in examples)
+        self._computed(tokens)
+        seconds = time.monotonic() - begun
         if seconds > 0:
             self._rate = 0.7 * self._rate + 0.3 * tokens / seconds if self._rate else tokens / seconds
         self._observe(tokens, seconds)
@@ -275,6 +285,11 @@ class Batcher:
             job.answers += [next(answers) for _ in part]
             if len(job.answers) == len(job.examples):
                 _settle(job.future, job.answers)
+
+    def _computed(self, tokens: int) -> None:
+        """So many are with the model no longer: known before anybody has an answer, and asks for more."""
+        with self._changed:
+            self._computing -= tokens
 
     def _failed(self, job: Job, error: Exception) -> None:
         log.error("a batch failed: %s", told_safely(error))

@@ -18,14 +18,13 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from bothways import config
 from bothways.batch import Batch, Example, Piece, Read
 from bothways.data.record import Record, require
-from bothways.errors import ConfigError, ModelError
+from bothways.errors import ConfigError
 from bothways.metrics.overlap import generation
 from bothways.nn.decoder import Decoder
 from bothways.nn.decoding_settings import Decoding, Writing
@@ -33,6 +32,15 @@ from bothways.nn.encoder import ACTIVATIONS, Encoder, EncoderConfig
 from bothways.nn.heads import Head, MaskedHead
 from bothways.nn.network import TEXT, Network
 from bothways.tasks.base import Answer, Coverage, Encoded, Task, settings_dict
+from bothways.tasks.encoder_decoder import (
+    ARCHITECTURE,
+    config_file,
+    generation_file,
+    read_config,
+    weights_of_encoder,
+    with_doubles,
+    without_doubles,
+)
 from bothways.tasks.one_label import check_smoothing
 from bothways.tasks.sequences import single
 from bothways.text.characters import HAN
@@ -40,18 +48,6 @@ from bothways.text.tokenizer import Encoded as Text
 from bothways.text.tokenizer import Tokenizer
 
 Long = Literal["refuse", "first", "windows"]
-_OURS = {  # of Decoding, and what transformers' generation_config.json calls it
-    "beams": "num_beams",
-    "sample": "do_sample",
-    "temperature": "temperature",
-    "top_k": "top_k",
-    "top_p": "top_p",
-    "length_penalty": "length_penalty",
-    "min_length": "min_new_tokens",
-    "max_length": "max_new_tokens",
-    "no_repeat_ngram": "no_repeat_ngram_size",
-}
-_EARLY: dict[str, Any] = {"no": False, "yes": True, "never": "never"}
 
 
 @dataclass(frozen=True)
@@ -108,7 +104,7 @@ class GenerateTask(Task):
     @property
     def architecture(self) -> str:
         """An encoder and a decoder that are both BERTs."""
-        return "EncoderDecoderModel"
+        return ARCHITECTURE
 
     @classmethod
     def learn(cls, records: Sequence[Record], settings: GenerateSettings) -> GenerateTask:
@@ -145,44 +141,18 @@ class GenerateTask(Task):
 
     def first_weights(self, weights: dict[str, Tensor], config: EncoderConfig) -> dict[str, Tensor]:
         """An encoder's weights as this model's: the decoder's too unless it is fresh, and its masked-LM head's."""
-        weights = dict(weights)
-        if self.settings.decoder != "fresh" and not any(name.startswith("decoder.") for name in weights):
-            layers = range(self.decoder_config(config).num_hidden_layers)
-            for name in [name for name in weights if name.startswith(("encoder.embeddings.", "encoder.layers."))]:
-                if "layers" not in name or int(name.split(".")[2]) in layers:
-                    weights[f"decoder.body.{name.removeprefix('encoder.')}"] = weights[name]
-            for name in [name for name in weights if name.startswith("heads.masked.")]:
-                weights[f"heads.{TEXT}.{name.removeprefix('heads.masked.')}"] = weights.pop(name)
-            if not self.settings.tied:
-                weights[f"heads.{TEXT}.weight"] = weights[_WORDS]
+        if self.settings.decoder != "fresh":
+            layers = self.decoder_config(config).num_hidden_layers
+            weights = weights_of_encoder(weights, layers=layers, tied=self.settings.tied)
         return self.inward(weights)
 
     def inward(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """A file's weights without those that stand there twice: shared layers, a tied matrix."""
-        weights = dict(weights)
-        matrix, words = weights.get(f"heads.{TEXT}.weight"), weights.get(f"decoder.body.{_WORDS.partition('.')[2]}")
-        if self.settings.tied and matrix is not None:
-            if words is not None and not torch.equal(matrix, words):
-                raise ModelError(
-                    "the matrix that tells the decoder's tokens differs from its word embeddings, though "
-                    "config.json ties them (tie_word_embeddings)"
-                )
-            del weights[f"heads.{TEXT}.weight"]
-        if self.settings.decoder == "share":
-            weights = {name: weight for name, weight in weights.items() if not name.startswith("decoder.body.")}
-        return weights
+        return without_doubles(weights, shared=self.settings.decoder == "share", tied=self.settings.tied)
 
     def outward(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """All weights that transformers wants, shared ones twice."""
-        if self.settings.decoder != "share":
-            return weights
-        parts = ("encoder.embeddings.", "encoder.layers.")
-        twice = {
-            f"decoder.body.{name.removeprefix('encoder.')}": weight.clone()
-            for name, weight in weights.items()
-            if name.startswith(parts)
-        }
-        return weights | twice
+        return with_doubles(weights) if self.settings.decoder == "share" else weights
 
     # ----------------------------------------------------------------------------------------------- examples
 
@@ -317,48 +287,19 @@ class GenerateTask(Task):
     def files(self, base: dict[str, Any], tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
         """config.json as EncoderDecoderModel has it, and generation_config.json."""
         writing = self.writing(tokenizer)
-        ids = {"decoder_start_token_id": writing.start, "eos_token_id": writing.end, "pad_token_id": tokenizer.pad_id}
-        encoder = base | {"architectures": ["BertModel"]}
-        decoder = encoder | self.shape
-        decoder |= {"architectures": ["BertLMHeadModel"], "is_decoder": True, "add_cross_attention": True}
-        tied = {"tie_word_embeddings": self.settings.tied}
-        whole = {
-            "architectures": [self.architecture],
-            "model_type": "encoder-decoder",
-            "is_encoder_decoder": True,
-            "dtype": "float32",
-            "vocab_size": base["vocab_size"],
-            **ids,
-            **tied,
-            "encoder": encoder,
-            "decoder": decoder | tied,
-        }
-        settings = asdict(self.settings.decoding)
-        theirs = {theirs: settings[ours] for ours, theirs in _OURS.items() if settings[ours] is not None}
-        theirs["early_stopping"] = _EARLY[settings["early_stopping"]]
-        if writing.forbidden:
-            theirs["bad_words_ids"] = [list(ids) for ids in writing.forbidden]
-        return {"config.json": whole, "generation_config.json": ids | theirs}
+        whole = config_file(base, self.shape, writing, pad=tokenizer.pad_id, tied=self.settings.tied)
+        return {"config.json": whole, "generation_config.json": generation_file(writing, pad=tokenizer.pad_id)}
 
     @classmethod
     def from_config(cls, raw: dict[str, Any]) -> GenerateTask:
-        """The task of an EncoderDecoderModel of two BERTs; `raw["generation"]` has its generation_config.json."""
-        decoder, generation = raw["decoder"], raw.get("generation") or {}
-        if decoder.get("model_type") != "bert" or not decoder.get("add_cross_attention"):
-            raise ModelError("config.json: the decoder must be a BERT with cross-attention (add_cross_attention)")
-        if decoder.get("hidden_size") != raw["encoder"].get("hidden_size"):
-            raise ModelError("config.json: encoder and decoder must be of one width (hidden_size)")
-        names = [entry.name for entry in fields(EncoderConfig)]
-        shape = {name: decoder[name] for name in names if decoder.get(name) not in (None, raw["encoder"].get(name))}
-        start, end = (
-            next((part[key] for part in (generation, raw, decoder) if type(part.get(key)) is int), None)
-            for key in ("decoder_start_token_id", "eos_token_id")
-        )
-        settings = GenerateSettings(
-            tied=bool(decoder.get("tie_word_embeddings", raw.get("tie_word_embeddings", True))),
-            decoding=_decoding_of(generation),
-        )
-        return cls(settings, shape=shape, start=start, end=end)
+        """The task of an EncoderDecoderModel of two BERTs; `raw["generation"]` has its generation_config.json.
+
+        Raises:
+            ModelError: the decoder is none that can be read here.
+        """
+        found = read_config(raw)
+        settings = GenerateSettings(tied=found.tied, decoding=found.decoding)
+        return cls(settings, shape=found.shape, start=found.start, end=found.end)
 
     def to_dict(self) -> dict[str, Any]:
         """Settings, language, shape and ids."""
@@ -376,7 +317,6 @@ class GenerateTask(Task):
 
 
 _HAN = re.compile(f"[{HAN}]")
-_WORDS = "encoder.embeddings.word.weight"
 
 
 def source_of(record: Record, labelled: bool) -> str:
@@ -416,20 +356,3 @@ def _plain(name: str, value: Any) -> Any:
         return json.loads(value)
     except ValueError:
         return value
-
-
-def _decoding_of(generation: dict[str, Any]) -> Decoding:
-    """The settings of a generation_config.json; what only speaks of sampling is left out where it is off."""
-    found = {ours: generation[theirs] for ours, theirs in _OURS.items() if generation.get(theirs) is not None}
-    if generation.get("max_new_tokens") is None and type(generation.get("max_length")) is int:
-        found["max_length"] = max(1, generation["max_length"] - 1)  # theirs counts the start token
-    if not found.get("sample"):
-        found = {name: value for name, value in found.items() if name not in ("temperature", "top_k", "top_p")}
-    for name in ("top_k", "no_repeat_ngram"):
-        if found.get(name) == 0:  # off
-            del found[name]
-    early = {theirs: ours for ours, theirs in _EARLY.items()}.get(generation.get("early_stopping"), "no")
-    try:
-        return config.from_dict(Decoding, found | {"early_stopping": early})
-    except ConfigError as error:
-        raise ModelError(f"generation_config.json: {error}") from None

@@ -87,7 +87,7 @@ async function generate(values, signal) {
   const written = h("p", { class: "written open" });
   $("result").replaceChildren(written);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
+  let rest = "", tokens;
   for (;;) {
     const { value, done } = await reader.read();
     if (done) break;
@@ -97,10 +97,11 @@ async function generate(values, signal) {
       const kind = /^event: (.*)$/m.exec(event)?.[1] ?? "text", data = JSON.parse(/^data: (.*)$/m.exec(event)[1]);
       if (kind === "error") throw new Error(data.message);
       if (kind === "text") written.append(data.text);
+      if (kind === "done") ({ tokens } = data);
     }
   }
   written.classList.remove("open");
-  return { view: [written] };
+  return { tokens, view: [written] };
 }
 
 async function run() {

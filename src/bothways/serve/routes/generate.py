@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 
+from bothways.infer.generation import Pieces
 from bothways.serve.problems import Problem, as_problem
 from bothways.serve.routes.common import as_json, models_of, predictor_with, router, texts
 from bothways.serve.schemas import GenerateAnswer, GenerateRequest
 from bothways.serve.service import Served, unless_gone
 
 routes = router("generate")
+_EVENT = {
+    "type": "object",
+    "properties": {
+        "event": {"type": "string", "enum": ["message", "done", "error"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+    "required": ["data"],
+}
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "an object, or while streaming events: {'text': piece} …, then 'done'; 'error' if it breaks off",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "description": "an object, or while streaming events: {'text': piece} …, then 'done' with {'tokens': …}, or "
+        "'error' if it breaks off",
+        "content": {"text/event-stream": {"schema": _EVENT}},
     }
 }
 
@@ -45,19 +55,19 @@ async def generate(request: Request, wanted: GenerateRequest) -> Response:
     return StreamingResponse(_events(request, served, pieces, first), media_type="text/event-stream")
 
 
-def _begun(served: Served, source: str, options: dict[str, Any]) -> Iterator[str]:
+def _begun(served: Served, source: str, options: dict[str, Any]) -> Pieces:
     try:
-        return iter(served.predictor.generate_stream(source, **options))  # pyright: ignore[reportAttributeAccessIssue]
+        return served.predictor.generate_stream(source, **options)
     except (TypeError, ValueError) as error:
         raise Problem(422, f"options: a value is of the wrong kind ({error})") from None
 
 
-async def _events(request: Request, served: Served, pieces: Iterator[str], piece: str | None) -> AsyncIterator[str]:
+async def _events(request: Request, served: Served, pieces: Pieces, piece: str | None) -> AsyncIterator[str]:
     try:
         while piece is not None and not await request.is_disconnected():
             yield f"data: {json.dumps({'text': piece}, ensure_ascii=False)}\n\n"
             piece = await served.call(lambda: next(pieces, None))
-        yield "event: done\ndata: {}\n\n"
+        yield f"event: done\ndata: {json.dumps({'tokens': pieces.tokens})}\n\n"
     except Exception as error:
         problem = as_problem(error)
         yield f"event: error\ndata: {json.dumps({'message': problem.detail}, ensure_ascii=False)}\n\n"

@@ -1,0 +1,160 @@
+"""Writing on real data, beside transformers and what needs no model: measures what is missing, writes the page.
+
+    python -m runs.generate --shared ../shared/data --start DIR --minutes 30
+
+Rows, seeds, resuming and docs/generation.md are as in `runs.results`. Each set is learnt for so many minutes from
+`--start`, then its test records are written with beams. `--decoders share fresh` also measures a decoder that is the
+encoder but for its cross-attention (BERT-share), and one that starts from nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.finetune import SHARED
+from runs.pages import page
+from runs.results import ResultsPlan, Start, baselines, finetuned, told
+from runs.rows import RESULTS, Row, Rows
+from runs.sets import DataSet
+from runs.tfidf import records as as_records
+from runs.writers import WRITERS
+from runs.writing_sets import SETS, WritingSet
+
+from bothways.data.record import Record
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "generation.md"
+BEAMS = 4  # on the tests; dev is written greedily
+SAMPLES = 5
+SHOWN = 100  # characters of a sample's source
+QUICK = {"train": 64, "dev": 8, "test": 12}  # records of a quick run
+
+HEAD = """# Generation
+
+Texts written for texts by an encoder-decoder that begins as a BERT (BERT2BERT), beside what needs no model and beside
+transformers' EncoderDecoderModel: the same weights to begin with, records, rate and minutes, by its Trainer.
+
+    command    {command}
+    machine    {machines}
+    counted    {signatures}
+
+ROUGE, distinct, EM and F1 in percent, BLEU and chrF from 0 to 100, perplexity a token; means ± sample deviation over
+the seeds. Learning rates: {rates}. The best epoch by dev counts, whose time does not; tests are written with 4 beams,
+by Bothways, which writes what transformers does (`benchmarks/generate.py --check`). Under each table: how long a set
+was learnt, and from what. The samples' texts belong to the authors of the sets.
+"""
+TITLES = {
+    "translation": "Translation",
+    "headlines": "Headlines",
+    "dialogue": "Dialogue",
+    "answers": "A question and its passage → the answer",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make all rows that are missing, and the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shared", type=Path, default=SHARED, help="the folder with en/ and zh/")
+    parser.add_argument("--work", type=Path, default=Path("out/generate"), help="the folder for data and runs")
+    parser.add_argument("--rows", type=Path, help="default: runs/results/generate.jsonl, or in --work if --quick")
+    parser.add_argument("--page", type=Path, help="default: docs/generation.md, or in --work if --quick")
+    parser.add_argument("--sets", nargs="+", choices=[data.name for data in SETS], help="only these")
+    parser.add_argument("--start", default="builtin", help="the model to start from: a folder, a run, or builtin")
+    parser.add_argument("--decoders", nargs="+", choices=["copy", "share", "fresh"], default=["copy"])
+    parser.add_argument("--minutes", type=float, default=30.0, help="of training, each")
+    parser.add_argument("--rates", type=float, nargs="+", default=[5e-4], help="of several dev chooses, by seed 0")
+    parser.add_argument("--seeds", type=int, default=1, help="seeds 0, 1, …")
+    parser.add_argument("--without-peer", action="store_true", help="leave transformers out")
+    parser.add_argument("--quick", action="store_true", help="a little of everything, to see that it runs")
+    parser.add_argument("--keep", action="store_true", help="keep the runs' folders when their rows are made")
+    parser.add_argument("--write", action="store_true", help="measure nothing: write the page from the rows there are")
+    wanted = parser.parse_args(argv)
+    rows = Rows(wanted.rows or (wanted.work if wanted.quick else RESULTS) / "generate.jsonl")
+    target = wanted.page or (wanted.work / "generation.md" if wanted.quick else PAGE)
+    plan = ResultsPlan(wanted.shared, wanted.work, rows, wanted.seeds, wanted.quick, wanted.keep)
+    if not (plan.shared / "en").is_dir():
+        sys.exit(f"{plan.shared} holds no en/; name the folder of the data by --shared")
+    sets = [_cut(data) if wanted.quick else data for data in SETS]
+    sets = [replace(data, minutes=0.02 if wanted.quick else wanted.minutes) for data in sets]
+    chosen = [data for data in sets if not wanted.sets or data.name in wanted.sets]
+    command = f"python -m runs.generate --minutes {wanted.minutes:g} --start {Path(wanted.start).name}"
+
+    def write() -> None:
+        learnt = {data.name: plan.learnt(data) for data in (chosen if wanted.quick else sets)}
+        target.parent.mkdir(parents=True, exist_ok=True)
+        text = page(rows.all(), learnt, sets=sets, head=HEAD, command=command, titles=TITLES)
+        target.write_text(text, encoding="utf-8")
+
+    with rows.only_writer():
+        if not wanted.write:
+            begins = starts(wanted.start, wanted.decoders, tuple(wanted.rates), peer=not wanted.without_peer)
+            for data in chosen:
+                baselines(plan, data, WRITERS[data.kind])
+                for start in begins:
+                    finetuned(plan, data, start, score=written)
+                write()
+        write()
+    print(f"{len(rows.all())} rows in {rows.path}, told in {target}")
+    return 0
+
+
+def starts(name: str, decoders: Sequence[str], rates: tuple[float, ...], *, peer: bool) -> list[Start]:
+    """Bothways with each kind of decoder, and transformers with the first that it can."""
+    from bothways.models.hub import locate
+
+    folder, own = locate(name), Path(name).name
+    found = [Start(f"{own}, {how}", folder, ("both",), rates, ("--generate.decoder", how)) for how in decoders]
+    theirs = next((start for start in found if "share" not in start.flags), None)
+    if peer and theirs is not None:
+        found.append(replace(theirs, name=f"{theirs.name}, by transformers", module="runs.transformers_writer"))
+    return found
+
+
+def written(folder: Path, data: DataSet, tests: Mapping[str, list[Row]]) -> Row:
+    """A run's scores on the tests, how they were counted, and samples of the first."""
+    import bothways as package
+
+    assert isinstance(data, WritingSet)
+    predictor = package.load(folder, max_length=data.max_length).with_options(beams=BEAMS)
+    task, found, samples, signatures = predictor.model.task, {}, list[Row](), list[str]()
+    assert task is not None
+    for test, rows in tests.items():
+        records = as_records(rows)
+        encoded = predictor.encode(records, labelled=True)
+        predictions = predictor.answer(records, encoded)
+        scores = data.scores(task, records, predictions)
+        signatures += [f"{name} {how}" for name, how in scores["signatures"].items()]
+        found[test] = told(scores, rows) | {"tokens_dropped": sum(one.coverage.dropped for one in encoded)}
+        samples = samples or _samples(records, predictions)
+    return {"tests": found, "signatures": list(dict.fromkeys(signatures)), "samples": samples}
+
+
+def _samples(records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> list[Row]:
+    """Records at even distances in the order of how well they were written."""
+    from bothways.metrics.overlap import chrf
+    from bothways.tasks.generate import targets_of
+
+    quality = [chrf([targets_of(r)], [one["text"]])[0] for r, one in zip(records, predictions, strict=True)]
+    order = sorted(range(len(records)), key=lambda number: quality[number])
+    chosen = [order[step * (len(order) - 1) // (SAMPLES - 1)] for step in range(SAMPLES)]
+    samples = []
+    for number in dict.fromkeys(chosen):
+        source = records[number].fields["source"]
+        shown = source if len(source) <= SHOWN else f"{source[:SHOWN]}…"
+        texts = {"target": targets_of(records[number])[0], "text": predictions[number]["text"]}
+        samples.append({"chrf": round(quality[number], 1), "source": shown} | texts)
+    return samples
+
+
+def _cut(data: WritingSet) -> WritingSet:
+    """A little of each part."""
+    parts = {name: replace(part, limit=QUICK[name]) for name, part in data.parts().items()}
+    return replace(data, train=parts["train"], dev=parts["dev"], tests={"test": parts["test"]})
+
+
+if __name__ == "__main__":
+    sys.exit(main())
