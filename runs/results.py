@@ -47,7 +47,7 @@ class Start:
         """Which weights these are: the beginning of their hash. Another model of that name is measured anew."""
         from bothways.data.shard_files import file_hash
 
-        return file_hash(self.folder / "model.safetensors")[:12]
+        return file_hash(next(self.folder.glob("model*.safetensors")))[:12]
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def starts(given: Path | None) -> list[Start]:
 
     wide = (1e-4, 3e-4, 1e-3)  # a small model wants more than the 5e-5 that suits a base one
     if given is not None:
-        return [Start(given.name, locate(given), ("en", "zh"), wide)]
+        return [Start(given.name, locate(str(given)), ("en", "zh"), wide)]
     found = [Start("all-MiniLM-L6-v2", minilm(), ("en",), (3e-5, 1e-4, 3e-4))]
     try:
         found.append(Start("builtin", locate("builtin"), ("en", "zh"), wide))
