@@ -99,5 +99,7 @@ def _measures(exam: Exam) -> list[tuple[str, ...]]:
 
 
 def _cell(scores: Sequence[Row], names: Sequence[str]) -> str:
+    if not scores:
+        return "–"
     found = [mean_and_deviation([one[name] for one in scores]) for name in names if all(name in one for one in scores)]
-    return " / ".join(found) if scores and found else "–"
+    return " / ".join(found) or "–"
