@@ -27,6 +27,7 @@ from runs.rows import RESULTS, Row, Rows, bothways, log, read_records, resumed, 
 from runs.sets import SETS, DataSet, Part
 from runs.tfidf import Features, numbers, tfidf, tfidf_cosine
 from runs.tfidf import records as as_records
+from runs.vector_pages import section
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "results.md"
 REPEATED = 0.05  # from this share of test records that also stand in train, the others are scored apart
@@ -138,7 +139,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def write() -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(page(rows.all(), learnt), encoding="utf-8")
+        vectors = [row for row in Rows(RESULTS / "vectors.jsonl").all() if not wanted.quick]  # of runs.vectors
+        target.write_text("\n".join(filter(None, (page(rows.all(), learnt), section(vectors)))), encoding="utf-8")
 
     with rows.only_writer():
         if not wanted.write:
