@@ -47,6 +47,7 @@ bench: $(VENV)/.for-developers ## run every benchmark against its peers and prin
 		echo "$$file"; $(BIN)/python "$$file"; done; $(BIN)/python benchmarks/context.py --quick
 
 results: $(VENV)/.for-developers ## measure every task on the data in ../shared/data, hours; goes on where it was stopped
+	$(BIN)/python -m runs.vectors
 	$(BIN)/python -m runs.results
 
 clean: ## remove what the chores left, but not the virtual environment

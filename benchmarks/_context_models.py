@@ -205,7 +205,7 @@ def trained(
     """
     torch.manual_seed(seed)
     model = KINDS[name](tokenizer, size)
-    path = folder / f"{name.replace(' ', '-')}-{budget}-{seed}.safetensors"
+    path = folder / f"{name.replace(' ', '-')}-{size.layers}x{size.width}-{budget}-{seed}.safetensors"
     if path.is_file():
         model.load_state_dict(load_file(path))
         return model.eval(), {}

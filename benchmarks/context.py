@@ -6,8 +6,10 @@
 word2vec (gensim), a pair of left-to-right and right-to-left LSTMs joined at the end, a left-to-right Transformer and
 BERT read the same text, cut into the same pieces, for the same number of tokens, and give vectors of the same width.
 Frozen, they are read by one linear layer, learnt in the same way for all, on each task's training records; the rate is
-chosen on dev, the score is test's. What is done is kept in `--out`; the same command goes on. Without gensim (`pip
-install gensim`) word2vec is left out.
+chosen on dev, the score is test's. What is done is kept in `--out`; the same command goes on.
+
+word2vec needs gensim, which nothing else does: `.venv/bin/pip install gensim` (4.4 lives with all that `make setup`
+installs, and changes none of it). Without it word2vec is left out, and a line says so.
 """
 
 from __future__ import annotations
@@ -66,11 +68,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{len(ids):,} sequences of {LENGTH} pieces; each model reads {wanted.tokens:,} tokens", flush=True)
     names = [name for name in KINDS if name != "word2vec" or importlib.util.find_spec("gensim") is not None]
     if len(names) < len(KINDS):
-        print("gensim is not installed, so word2vec is left out: pip install gensim", flush=True)
+        print(
+            f"no gensim here, so word2vec is left out; to have it: {sys.executable} -m pip install gensim", flush=True
+        )
     rows = _rows(out / "rows.jsonl")
     for name in names:
         print(name, flush=True)
         setting = {"tokens": wanted.tokens, "seed": wanted.seed, "limit": wanted.limit}
+        setting |= {"width": size.width, "layers": size.layers}
         model, told = trained(name, ids, tokenizer, size, budget=wanted.tokens, seed=wanted.seed, folder=out / "models")
         if told:
             _append(out / "rows.jsonl", rows, {"model": name, "task": "pre-training", **setting, **told})

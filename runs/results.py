@@ -27,6 +27,7 @@ from runs.rows import Row, read_records, write_records
 from runs.sets import SETS, DataSet, Part
 from runs.tfidf import Features, numbers, tfidf, tfidf_cosine
 from runs.tfidf import records as as_records
+from runs.vector_pages import section
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "results.md"
 REPEATED = 0.05  # from this share of test records that also stand in train, the others are scored apart
@@ -134,7 +135,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def write() -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(page(rows.all(), learnt), encoding="utf-8")
+        vectors = [row for row in Rows(RESULTS / "vectors.jsonl").all() if not wanted.quick]  # of runs.vectors
+        target.write_text("\n".join(filter(None, (page(rows.all(), learnt), section(vectors)))), encoding="utf-8")
 
     with rows.only_writer():
         if not wanted.write:
@@ -157,7 +159,7 @@ def starts(given: Path | None) -> list[Start]:
 
     wide = (1e-4, 3e-4, 1e-3)  # a small model wants more than the 5e-5 that suits a base one
     if given is not None:
-        return [Start(given.name, locate(given), ("en", "zh"), wide)]
+        return [Start(given.name, locate(str(given)), ("en", "zh"), wide)]
     found = [Start("all-MiniLM-L6-v2", minilm(), ("en",), (3e-5, 1e-4, 3e-4))]
     try:
         found.append(Start("builtin", locate("builtin"), ("en", "zh"), wide))

@@ -28,7 +28,7 @@ def tfidf(
     task = _learn("pair" if pair else "classify", train)
     best: tuple[float, Any, Any, dict[str, Any]] | None = None
     for span in SPANS[features]:
-        vectorizer = _vectorizer(features, span).fit(_texts(train))
+        vectorizer = term_weights(features, span).fit(_texts(train))
         known, held_out = _matrix(vectorizer, train), _matrix(vectorizer, dev)
         for penalty in PENALTIES:
             model = _classifier(penalty, train).fit(known, [str(row["label"]) for row in train])
@@ -55,7 +55,7 @@ def tfidf_cosine(
     task = _learn("similarity", train)
     best: tuple[float, Any, tuple[int, int]] | None = None
     for span in SPANS[features]:
-        vectorizer = _vectorizer(features, span).fit(_texts(train))
+        vectorizer = term_weights(features, span).fit(_texts(train))
         score = float(task.metrics(records(dev), _cosines(vectorizer, dev))["spearman"])
         if best is None or score > best[0]:
             best = score, vectorizer, span
@@ -103,7 +103,8 @@ def _cosines(vectorizer: Any, rows: Sequence[Row]) -> list[Row]:
     return [{"value": float(value)} for value in a.multiply(b).sum(axis=1).A1]  # its rows have length 1
 
 
-def _vectorizer(features: Features, span: tuple[int, int]) -> Any:
+def term_weights(features: Features, span: tuple[int, int]) -> Any:
+    """Weights of characters or words, and of runs of them as long as `span` says."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     cutting: dict[str, Any] = {"analyzer": "char"}

@@ -214,7 +214,22 @@ def test_workers_get_as_much() -> None:
     given = examples((10,) * 90)
     assert [len(batch) for batch in by_length(given, 2000)] == [90]
     assert [len(batch) for batch in by_length(given, 2000, share=2)] == [45, 45]
-    assert [len(batch) for batch in by_length(given, 300, share=2)] == [23, 23, 23, 21]
+    assert [len(batch) for batch in by_length(given, 300, share=2)] == [23, 22, 23, 22]
+
+
+@pytest.mark.parametrize("share", [1, 2])
+def test_a_long_run_meets_few_numbers_of_rows(share: int) -> None:
+    rng = np.random.default_rng(0)
+    rows, counted = set(), 0
+    for _ in range(40):
+        lengths = np.minimum(512, rng.lognormal(3, 0.9, 1000).astype(int) + 3)
+        given = examples(tuple(lengths))
+        batches = [sum(given[number].tokens for number in batch) for batch in by_length(given, 2048, share=share)]
+        rows |= {ladder(tokens) for tokens in batches}
+        counted += len(batches) - -(-lengths.sum() // 2048)
+        assert min(batches) > max(batches) / 2, "no batch is a mere rest"
+    assert len(rows) <= 16, "as many pieces of code as oneDNN keeps for each product"
+    assert counted <= 40 * share, "hardly more batches than they need"
 
 
 def test_products_meet_few_shapes() -> None:

@@ -1,5 +1,6 @@
 """Tests of retrieval scores: values computed by trec_eval, and hand-counted cases of its conventions."""
 
+import random
 from math import log2
 
 import pytest
@@ -30,6 +31,31 @@ def test_values_that_trec_eval_gives():
     # pytrec_eval-terrier's ndcg_cut_10, recip_rank, recall_10 and map, averaged.
     expected = {"ndcg@10": 0.5644617901585194, "mrr@10": 5 / 12, "recall@10": 0.875, "map": 11 / 24, "queries": 2}
     assert retrieval(run, qrels) == pytest.approx(expected)
+
+
+def test_values_that_ranx_gives_of_random_runs():
+    draw = random.Random(6)
+    documents = [f"d{number}" for number in range(60)]
+    qrels, run = {}, {}
+    for query in range(60):
+        judged = draw.sample(documents, draw.randint(1, 12))
+        grades = {document: draw.choice([0, 1, 1, 2, 3]) for document in judged}
+        qrels[query] = grades if any(grades.values()) else grades | {judged[0]: 1}
+        found = draw.sample(documents, draw.randint(1, 40))
+        run[query] = list(zip(found, draw.sample(range(1000), len(found)), strict=True))
+    # ranx 0.3.21: evaluate(Qrels(…), Run(…), ["ndcg@10", "mrr@10", "recall@10", "map", "ndcg@3", "mrr@3", "recall@3"])
+    expected = {
+        "ndcg@10": 0.09594102520990597,
+        "mrr@10": 0.18205687830687828,
+        "recall@10": 0.15269961519961522,
+        "map": 0.06654142262772965,
+        "ndcg@3": 0.05049242432604351,
+        "mrr@3": 0.12777777777777777,
+        "recall@3": 0.03934523809523809,
+    }
+    scores = retrieval(run, qrels) | retrieval(run, qrels, k=3)
+    assert scores.pop("queries") == 60
+    assert scores == pytest.approx(expected, abs=1e-12)
 
 
 def test_documents_of_equal_score_rank_from_the_last_id_to_the_first():

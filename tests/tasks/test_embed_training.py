@@ -22,7 +22,9 @@ TEXTS = [{"text": "a b c"}, {"text": "d e"}, {"text": "f g h i"}]
 TRIPLETS = [row | {"negative": other} for row, other in zip(PAIRS, ("x", ["y z", "w"], "q"), strict=True)]
 TEACHER = [row | {"vector": np.random.default_rng(n).normal(size=32).tolist()} for n, row in enumerate(TEXTS)]
 NARROW = [row | {"vector": row["vector"][:5]} for row in TEACHER]
+TRANSLATED = [row | {"translation": other} for row, other in zip(TEACHER, ("x", ["y z", "w"], None), strict=True)]
 KINDS = {"pairs": PAIRS, "triplets": TRIPLETS, "graded": GRADED, "texts": TEXTS, "teacher": TEACHER, "narrow": NARROW}
+KINDS["translated"] = TRANSLATED
 
 
 def made(make_model, as_records, rows, settings=None, dropout=0.0):
@@ -88,6 +90,22 @@ def test_distillation_goes_to_the_teacher_or_to_its_relations():
     assert float(distillation(turned, teacher)) > 0.1
     wider = F.pad(turned, (0, 3))
     assert float(distillation(wider, teacher)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_text_and_its_translations_learn_the_same_vector(make_model, as_records):
+    model, task, examples = made(make_model, as_records, TRANSLATED)
+    assert task.kind == "teacher"
+    assert [len(example.reads[HEAD].groups) for example in examples] == [2, 3, 1]
+    labels = [example.reads[HEAD].labels for example in examples]
+    for row, own in zip(TRANSLATED, labels, strict=True):
+        np.testing.assert_allclose(own, np.array([row["vector"]] * len(own)), rtol=1e-6)
+    with torch.no_grad():
+        vectors = model.network(batch := pack(examples))[HEAD]
+        found = task.losses({HEAD: vectors}, batch)[HEAD] / batch.targets[HEAD].weight
+    every = torch.tensor(np.concatenate(labels))
+    torch.testing.assert_close(found, (F.normalize(vectors, dim=1) - F.normalize(every, dim=1)).square().sum(1).mean())
+    alone = Predictor(model, device="cpu").predict([{"text": "a b c", "translation": "x"}])
+    assert len(alone[0]["vector"]) == 32  # to predict, a translation is a field like any other
 
 
 # ------------------------------------------------------------------------------------------------ cached gradients
@@ -217,13 +235,18 @@ def test_metrics_of_the_other_kinds(as_records):
     assert (graded["spearman"], graded["score"]) == (pytest.approx(1.0), pytest.approx(1.0))
     same = task.metrics(as_records(TEACHER), [{"vector": row["vector"]} for row in TEACHER])
     assert same["cosine"] == pytest.approx(1.0)
+    half = [{"vectors": [row["vector"], [-x for x in row["vector"]]]} for row in TEACHER]
+    assert task.metrics(as_records(TEACHER), half)["cosine"] == pytest.approx(0.0, abs=1e-6)
     relations = task.metrics(as_records(NARROW), [{"vector": [*row["vector"], 0.0]} for row in NARROW])
     assert relations["spearman"] == pytest.approx(1.0)
     even = task.metrics(as_records(TEXTS[:2]), [{"vectors": [[1, 0]]}, {"vectors": [[-1, 0]]}])
     assert even["uniformity"] == pytest.approx(math.log(math.exp(-8)))
 
 
-@pytest.mark.parametrize(("kind", "measure"), [("pairs", "accuracy"), ("graded", "spearman"), ("teacher", "cosine")])
+@pytest.mark.parametrize(
+    ("kind", "measure"),
+    [("pairs", "accuracy"), ("graded", "spearman"), ("teacher", "cosine"), ("translated", "cosine")],
+)
 def test_a_tiny_model_learns_them(make_model, as_records, trained, kind, measure):
     rows = KINDS[kind]
     model, _, _ = made(make_model, as_records, rows)

@@ -147,20 +147,22 @@ def _side_by_side(workers: int) -> ThreadPoolExecutor:
 def by_length(examples: Sequence[Example], batch_tokens: int, *, share: int = 1) -> Iterator[list[int]]:
     """Numbers of examples, longest first, in batches of at most `batch_tokens` (or one example).
 
-    With `share` workers the batches are no larger than needed for each to get as many tokens.
+    No more batches than that takes, or a multiple of `share` workers, and each of them gets its share of the tokens
+    that are left. So batches are of like size: nobody waits at the end, and a long run meets few shapes, for each of
+    which oneDNN keeps code (`prepared.ladder`).
     """
     order = sorted(range(len(examples)), key=lambda number: -examples[number].tokens)
-    if share > 1:
-        total = sum(example.tokens for example in examples)
-        rounds = -(-total // (batch_tokens * share))
-        batch_tokens = min(batch_tokens, -(-total // (rounds * share)) + (examples[order[0]].tokens >> 1))
+    left, share = sum(example.tokens for example in examples), max(share, 1)
+    batches = -(-left // (batch_tokens * share)) * share
     batch: list[int] = []
     tokens = 0
     for number in order:
-        if batch and tokens + examples[number].tokens > batch_tokens:
+        more = examples[number].tokens
+        wanted = left / max(batches, -(-left // batch_tokens), 1)
+        if batch and (tokens + more > batch_tokens or tokens + more / 2 > wanted):
             yield batch
-            batch, tokens = [], 0
+            batch, left, batches, tokens = [], left - tokens, batches - 1, 0
         batch.append(number)
-        tokens += examples[number].tokens
+        tokens += more
     if batch:
         yield batch

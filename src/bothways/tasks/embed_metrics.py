@@ -26,9 +26,9 @@ def embed_metrics(records: Sequence[Record], predictions: Sequence[dict[str, Any
     """The metrics of that kind, and "score": the one that the best epoch is chosen by.
 
     graded: `spearman`, `pearson` of cosines with grades. pairs: is each anchor's own text the nearest of all those of
-    the records (`accuracy`), and how near the top (`mrr@10`, `recall@10`). teacher: the mean `cosine` with its
-    vectors, or the `spearman` correlation of the cosines between texts where widths differ. texts: `uniformity`
-    (Wang and Isola, 2020; lower is better), for want of gold.
+    the records (`accuracy`), and how near the top (`mrr@10`, `recall@10`). teacher: the mean `cosine` of texts and
+    translations with its vectors, or the `spearman` correlation of the cosines between texts where widths differ.
+    texts: `uniformity` (Wang and Isola, 2020; lower is better), for want of gold.
     """
     if kind == "graded":
         scores = similarity([grade_of(record) for record in records], [one["score"] for one in predictions])
@@ -36,8 +36,10 @@ def embed_metrics(records: Sequence[Record], predictions: Sequence[dict[str, Any
     if kind == "pairs":
         return _ranking(records, predictions)
     if kind == "teacher":
-        ours = _unit(np.array([one["vector"] for one in predictions], dtype=np.float32))
+        each = [one.get("vectors") or [one["vector"]] for one in predictions]
+        ours = _unit(np.array([vector for own in each for vector in own], dtype=np.float32))
         theirs = _unit(np.array([vector_of(record) for record in records], dtype=np.float32))
+        theirs = theirs.repeat([len(own) for own in each], axis=0)
         if ours.shape == theirs.shape:
             value = float((ours * theirs).sum(1).mean())
             return {"cosine": value, "score": value}

@@ -4,7 +4,8 @@ pairs    {"text_a": "谁写了它？", "text_b": "它是鲁迅写的。"}, with 
          sentence-transformers' names, "anchor", "positive", "negative". The other records' texts are negatives too.
 graded   {"text_a": "…", "text_b": "…", "label": 4.6}; the number may also be called "score"
 texts    {"text": "…"}: each with itself under other dropout (SimCSE)
-teacher  {"text": "…", "vector": […]}: another model's vector, as `bothways embed` writes it
+teacher  {"text": "…", "vector": […]}: another model's vector, as `bothways embed` writes it; "translation" (a text or
+         several), if it is there, learns the same vector
 """
 
 from __future__ import annotations
@@ -81,14 +82,16 @@ def _number(value: Any) -> float | None:
 def texts_of(record: Record, kind: Kind | None, positive: str | None) -> list[str]:
     """The texts that get a vector each; `kind` None: to predict.
 
-    Two or more of a pair, its negatives last; one text twice, or once if it has a teacher. None of a pair whose label
-    is not `positive`.
+    Two or more of a pair, its negatives last; one text twice, or once if it has a teacher, then its translations. None
+    of a pair whose label is not `positive`.
 
     Raises:
         DataError: a field that is missing or no text.
     """
     if kind in ("texts", "teacher") or (kind is None and "text" in record.fields):
         text = require(record, "text", str)
+        if kind == "teacher":
+            return [text, *_several(record, "translation")]
         return [text, text] if kind == "texts" else [text]
     names = ("anchor", "positive") if "anchor" in record.fields else ("text_a", "text_b")
     if kind is None and not any(name in record.fields for name in names):
@@ -98,13 +101,14 @@ def texts_of(record: Record, kind: Kind | None, positive: str | None) -> list[st
         if label is None or as_label(label) != positive:
             return []
     first, second = (require(record, name, str) for name in names)
-    return [first, second, *(_negatives(record) if kind != "graded" else [])]
+    return [first, second, *(_several(record, "negative") if kind != "graded" else [])]
 
 
-def _negatives(record: Record) -> list[str]:
-    if record.fields.get("negative") is None:
+def _several(record: Record, name: str) -> list[str]:
+    """A field of one text or several, or none."""
+    if record.fields.get(name) is None:
         return []
-    value = require(record, "negative", str, list[str])
+    value = require(record, name, str, list[str])
     return [value] if isinstance(value, str) else value
 
 
@@ -137,12 +141,12 @@ def labels_of(record: Record, kind: Kind, texts: Sequence[Sequence[Piece]]) -> n
     """What the loss wants of each text.
 
     pairs, texts: (g, 2) int64, its role (0 anchor, 1 positive, 2 negative) and a hash of its tokens, by which the same
-    text elsewhere in the step is no negative. graded: (g, 1) the grade. teacher: (1, D') the teacher's vector.
+    text elsewhere in the step is no negative. graded: (g, 1) the grade. teacher: (g, D') the teacher's vector.
     """
     if kind == "graded":
         return np.full((len(texts), 1), grade_of(record), dtype=np.float32)
     if kind == "teacher":
-        return np.array([vector_of(record)], dtype=np.float32)
+        return np.tile(np.array(vector_of(record), dtype=np.float32), (len(texts), 1))
     roles = [min(number, 2) for number in range(len(texts))]
     return np.array([[role, _hash(pieces)] for role, pieces in zip(roles, texts, strict=True)], dtype=np.int64)
 

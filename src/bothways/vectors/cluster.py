@@ -129,6 +129,8 @@ def assign(
 ) -> tuple[np.ndarray, dict[int, float]]:
     """A label for each vector (n,), and the silhouettes of the numbers of clusters that were tried.
 
+    vectors: (n, D); where `clusters` is given, KMeans also takes a sparse matrix of scipy
+
     Reference: Rousseeuw, 1987 (silhouettes); Campello et al., 2013 (HDBSCAN); scikit-learn computes them.
     """
     if method == "hdbscan":
@@ -144,7 +146,7 @@ def assign(
     if clusters is None:
         tried = _silhouettes(vectors, seed)
         clusters = max(tried, key=lambda number: (tried[number], -number)) if tried else 1
-    return _kmeans(clusters, len(vectors), seed).fit_predict(vectors), tried
+    return _kmeans(clusters, vectors.shape[0], seed).fit_predict(vectors), tried
 
 
 def _kmeans(clusters: int, count: int, seed: int) -> Any:

@@ -43,7 +43,7 @@ def draw_map(
         [round(float(x), 4), round(float(y), 4), int(numbers[row]), _short(texts[row])]
         for (x, y), row in zip(places, chosen.tolist(), strict=True)
     ]
-    names = {one["number"]: " ".join(one["keywords"][:4]) or str(one["number"]) for one in clusters}
+    names = {one["number"]: _name(one) for one in clusters}
     sizes = {one["number"]: one["size"] for one in clusters}
     data = json.dumps({"points": points, "names": names, "sizes": sizes}, ensure_ascii=True)
     page = Path(__file__).with_name("map.html").read_text(encoding="utf-8")
@@ -67,6 +67,13 @@ def flat(vectors: np.ndarray, seed: int) -> np.ndarray:
         placed = TSNE(2, perplexity=perplexity, init="pca", random_state=seed, n_jobs=1).fit_transform(less)
     placed = placed - placed.mean(0)
     return placed / max(float(np.abs(placed).max()), 1e-12)
+
+
+def _name(cluster: dict[str, Any]) -> str:
+    """What the map calls it; a number below 0 is what HDBSCAN leaves out."""
+    if cluster["number"] < 0:
+        return "in no cluster"
+    return " ".join(cluster["keywords"][:4]) or str(cluster["number"])
 
 
 def _short(text: str) -> str:

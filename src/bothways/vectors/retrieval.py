@@ -40,10 +40,11 @@ def is_retrieval(path: Path) -> bool:
     return path.is_dir() and _file(path, "corpus") is not None
 
 
-def evaluate_retrieval(model: Predictor, folder: str | Path, *, split: str = "test") -> dict[str, Any]:
+def evaluate_retrieval(model: Predictor | None, folder: str | Path, *, split: str = "test") -> dict[str, Any]:
     """`ndcg@10`, `mrr@10`, `recall@10`, `map` of the model; those of BM25 under `words.`, of both joined under `both.`
 
     A `pair` or `similarity` model reads each query with each candidate (of a whole corpus: with BM25's best hundred).
+    None: BM25 alone.
 
     Raises:
         DataError: a file that is missing, or a judgement of what is not there.
@@ -56,10 +57,12 @@ def evaluate_retrieval(model: Predictor, folder: str | Path, *, split: str = "te
     every_grade, judged = _qrels(folder, split, documents)
     grades = {query: given for query, given in every_grade.items() if any(grade > 0 for grade in given.values())}
     queries = _queries(folder, split, grades)
-    task = getattr(model.model.task, "name", None)
+    task = getattr(model.model.task, "name", None) if model is not None else None
     told = Told()
     words = _by_words(documents, queries, grades if judged else None)
-    if task in ("pair", "similarity"):
+    if model is None:
+        rankings = {"words.": words}
+    elif task in ("pair", "similarity"):
         candidates = words if not judged else {query: [(id, 0.0) for id in given] for query, given in grades.items()}
         rankings = {"": _by_pairs(model, documents, queries, candidates), "words.": words}
     elif task not in (None, "embed", "pretrain"):
