@@ -46,8 +46,10 @@ class Start:
     def weights(self) -> str:
         """Which weights these are: the beginning of their hash. Another model of that name is measured anew."""
         from bothways.data.shard_files import file_hash
+        from bothways.models.weights import COMPACT, SINGLE
 
-        return file_hash(self.folder / "model.safetensors")[:12]
+        single = self.folder / SINGLE
+        return file_hash(single if single.is_file() else self.folder / COMPACT)[:12]
 
 
 @dataclass(frozen=True)

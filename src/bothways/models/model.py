@@ -8,13 +8,14 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from bothways.data.messages import nearest
 from bothways.errors import BothwaysError, ConfigError, ModelError
 from bothways.models.conversion import Layers, from_theirs, name_in_file, to_theirs
 from bothways.models.files import read_json, shorten
@@ -25,6 +26,8 @@ from bothways.nn.encoder import Encoder, EncoderConfig, Pooler, initialise
 from bothways.nn.network import Network
 from bothways.tasks import ARCHITECTURES, task_class
 from bothways.tasks.base import Task
+from bothways.tasks.merging import parted
+from bothways.tasks.multi import MultiTask
 from bothways.text.tokenizer import Tokenizer
 
 FORMAT = 1
@@ -107,6 +110,29 @@ def start_from(name: str | Path, task: Task) -> Model:
     initialise(encoder.pooler, config.initializer_range)
     weights = _as_task_has_them(functools.partial(task.first_weights, config=config), weights, folder)
     return _assign(Model(tokenizer, task.network(encoder), task, folder), weights)
+
+
+def single_head(model: Model, name: str) -> Model:
+    """One task of a model of several, with its own heads and the encoder, which is shared, not copied.
+
+    Raises:
+        ConfigError: the model has no such task.
+    """
+    where = str(model.folder or "<model>")
+    if not isinstance(model.task, MultiTask):
+        has = "none" if model.task is None else f"only its own, {model.task.name}"
+        raise ConfigError(f"{where}: this model is not one of several tasks that could be told by name; it has {has}")
+    if name not in model.task.parts:
+        near = nearest(name, model.task.parts)
+        hint = f"; did you mean {near}?" if near else ""
+        raise ConfigError(f"{where}: there is no head {name!r}; there are {', '.join(model.task.parts)}{hint}")
+    own = {
+        head: model.network.head(joint)
+        for joint in model.network.heads
+        for owner, head in [parted(joint)]
+        if owner == name
+    }
+    return replace(model, task=model.task.parts[name], network=Network(model.network.encoder, own))
 
 
 def _as_task_has_them(
