@@ -265,11 +265,11 @@ def folded(text: str) -> str:
 
 
 def _begun(text: str, draw: random.Random) -> str:
-    """One to three of the text's sentences, for short texts have topics too."""
+    """One or two of the text's sentences: short texts have topics too, and the first words tell most of them."""
     from bothways.text.words import sentence_ends
 
     ends = [0, *sentence_ends(text)]
-    count = min(draw.randint(1, 3), len(ends) - 1)
+    count = min(draw.randint(1, 2), len(ends) - 1)
     first = draw.randrange(len(ends) - count)
     return text[ends[first] : ends[first + count]].strip() or text
 
