@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,7 @@ class AnalyzeTask(MultiTask):
         self,
         parts: Mapping[str, Task],
         *,
-        dictionary: Iterable[str] = (),
+        dictionary: str | Path | Iterable[str] = (),
         bonus: float | None = None,
         vector: bool = False,
     ) -> None:
