@@ -34,7 +34,7 @@ def page(window: Browser, start: Start) -> Browser:
     window.open(url)
     window.run("localStorage.setItem('language', 'en')")
     window.open(url)
-    window.until("return state.models.length === 10 && state.mode")
+    window.until("return state.models.length === 11 && state.mode")
     window.log()
     return window
 
@@ -56,7 +56,7 @@ def complaints(page: Browser) -> list[str]:
 EXPECTED = {  # what must be seen in the result of each task's first example
     "entities": ".reading", "words": ".reading .word", "mood": ".bars .best", "pairs": ".bars .best", "alike": ".big",
     "commands": ".big", "roles": ".entity .label", "questions": ".reading", "choices": ".bars .best",
-    "masks": ".reading mark",
+    "heads": ".reading .word", "masks": ".reading mark",
 }  # fmt: skip
 
 

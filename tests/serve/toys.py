@@ -17,6 +17,7 @@ from bothways.nn.encoder import EncoderConfig
 from bothways.tasks.base import Task
 from bothways.tasks.choice import ChoiceSettings, ChoiceTask
 from bothways.tasks.classify import ClassifySettings, ClassifyTask
+from bothways.tasks.multi import MultiSettings, MultiTask, Part
 from bothways.tasks.pair import PairSettings, PairTask
 from bothways.tasks.pretraining import PretrainTask
 from bothways.tasks.qa import QaSettings, QaTask
@@ -178,6 +179,15 @@ MAKERS: dict[str, Callable[[int], Predictor]] = {
     "roles": _task(RolesTask, RolesSettings(), ROLES),
     "questions": _task(QaTask, QaSettings(), QUESTIONS),
     "choices": _task(ChoiceTask, ChoiceSettings(), CHOICES),
+    "heads": _task(
+        MultiTask,
+        MultiSettings({"words": Part("segment"), "entities": Part("tag"), "sentiment": Part("classify")}),
+        [
+            *(record | {"task": "words"} for record in WORDS),
+            *(record | {"task": "entities"} for record in TAGGED),
+            *(record | {"task": "sentiment"} for record in LABELLED),
+        ],
+    ),
     "masks": masked,
 }
 """A maker for each task, by the name that the model is served under."""
