@@ -2,6 +2,7 @@
 
     python -m runs.heads --start DIR [--research] [--shared ../shared/data]
 
+First the encoder learns silver labels, what jieba's dictionary says of Chinese Wikipedia (`--silver`, in characters).
 Open data alone (their licences let a derived model be given away) makes the model that ships; `--research` trains
 another one on sets that are for research only, to measure and for one's own use. Each measurement is a row of JSON in
 `--rows`; one that is there is not made again, and a run that was stopped goes on where it stood.
@@ -24,6 +25,7 @@ from benchmarks.finetune import SHARED
 from runs.peer_jieba import asked, has_jieba
 from runs.results import Start
 from runs.rows import RESULTS, Row, Rows, bothways, log, read_records, resumed, write_records
+from runs.silver import folded, write_silver
 
 GSD = "zh/segmentation/gsdsimp"
 TOGETHER = 90  # characters: a record may be several sentences up to about so many, as the texts are that users have
@@ -72,6 +74,7 @@ class Plan:
     length: tuple[str, ...]
     rate: float
     batch: int
+    silver: int
     more: tuple[str, ...]
 
     @property
@@ -91,6 +94,7 @@ class Plan:
             "length": " ".join(self.length),
             "lr": self.rate,
             "batch": self.batch,
+            "silver": self.silver,
             "more": " ".join(self.more),
             "seed": seed,
             "quick": self.quick,
@@ -117,6 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=None, help="of training instead")
     parser.add_argument("--lr", type=float, default=5e-4, help="learning rate")
     parser.add_argument("--batch", type=int, default=32, help="records a step")
+    parser.add_argument("--silver", type=int, default=2_000_000, help="characters of silver text; 0: none")
     parser.add_argument("--jieba", default=sys.executable, help="a Python that has jieba, to measure beside it")
     parser.add_argument("--quick", action="store_true", help="a little of everything, to see that it runs")
     wanted, more = parser.parse_known_args(argv)
@@ -137,6 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         length=length if wanted.minutes is None else ("--minutes", str(wanted.minutes)),
         rate=wanted.lr,
         batch=wanted.batch,
+        silver=min(wanted.silver, 5000) if wanted.quick else wanted.silver,
         more=tuple(more),
     )
     with plan.rows.only_writer():
@@ -257,13 +263,6 @@ def prepared(head: Head, row: Row, draw: random.Random | None = None) -> Row:
     }
 
 
-def folded(text: str) -> str:
-    """The text as a model that segments sees it."""
-    from bothways.tasks.segment import SegmentSettings, SegmentTask
-
-    return SegmentTask(SegmentSettings(), ()).shown(text)
-
-
 def _begun(text: str, draw: random.Random) -> str:
     """One or two of the text's sentences: short texts have topics too, and the first words tell most of them."""
     from bothways.text.words import sentence_ends
@@ -291,8 +290,9 @@ def trained(plan: Plan, seed: int) -> Path:
     out = base / f"seed-{seed}"
 
     def train() -> Row:
+        begin = with_silver(plan, base.parent) if plan.silver else plan.start.folder
         seconds = bothways(
-            *("finetune", "multi", "--config", str(config), "--model", str(plan.start.folder), "--out", str(out)),
+            *("finetune", "multi", "--config", str(config), "--model", str(begin), "--out", str(out)),
             *("--train", str(base / "train.jsonl"), "--dev", str(base / "dev.jsonl"), "--seed", str(seed)),
             *(*plan.length, "--batch", str(plan.batch), "--optim.lr", f"{plan.rate:g}", *plan.more, *resumed(out)),
         )
@@ -301,6 +301,21 @@ def trained(plan: Plan, seed: int) -> Path:
     plan.rows.measured({"measure": "dev"} | plan.key(seed), train)
     if not (out / "model" / "config.json").is_file():
         train()
+    return out
+
+
+def with_silver(plan: Plan, base: Path) -> Path:
+    """The run in which the encoder learns silver labels; all heads and seeds go on from it."""
+    out, records = base / f"silver-{plan.silver}", base / f"silver-{plan.silver}.jsonl"
+    if not records.is_file():
+        held_out = {folded("".join(row["words"])) for split in ("dev", "test") for row in plan.read(GSD, split)}
+        text = plan.shared / "zh" / "rawtext" / "wikipedia_zh"
+        write_silver(text, records, characters=plan.silver, without=held_out)
+    if not (out / "model" / "config.json").is_file():
+        bothways(
+            *("finetune", "tag", "--model", str(plan.start.folder), "--train", str(records), "--out", str(out)),
+            *("--epochs", "1", "--batch", str(plan.batch), "--optim.lr", f"{plan.rate:g}", *plan.more, *resumed(out)),
+        )
     return out
 
 
