@@ -255,7 +255,7 @@ def prepared(head: Head, row: Row, draw: random.Random | None = None) -> Row:
     text, starts = folded("".join(row["tokens"])), [0]
     for token in row["tokens"]:
         starts.append(starts[-1] + len(token))
-    marks = [Mark(label[1:], starts[first], starts[end]) for label, first, end in spans(row["tags"], "BIO")]
+    marks = [Mark(label, starts[first], starts[end]) for label, first, end in spans(row["tags"], "BIO")]
     units = split(text, "runs")
     return {
         "tokens": [text[start:end] for start, end in units],
@@ -390,7 +390,7 @@ def analysed(plan: Plan, predictor: Any, head: Head, name: str) -> Row:
             else:
                 from bothways.metrics.spans import spans
 
-                gold.append({(places[a][0], places[b - 1][1], label[1:]) for label, a, b in spans(row["tags"], "BIO")})
+                gold.append({(places[a][0], places[b - 1][1], label) for label, a, b in spans(row["tags"], "BIO")})
     found: list[set[tuple[Any, ...]]] = []
     for one in predictor.analyze(texts):
         if head.name == "zh_entities":
