@@ -12,13 +12,12 @@ from runs.results import Start
 from runs.rows import Rows, read_records
 from runs.silver import _texts, folded, tagged
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 ENTITIES = next(head for head in OPEN if head.name == "zh_entities")
 
 
-def plan(tmp_path: Path, *, quick: bool = False) -> Plan:
+def plan(shared: Path, tmp_path: Path) -> Plan:
     start = Start("none", tmp_path, ("en", "zh"), ())
-    return Plan(SHARED, tmp_path, Rows(tmp_path / "rows.jsonl"), start, False, quick, (), 1e-3, 32, 0, ())
+    return Plan(shared, tmp_path, Rows(tmp_path / "rows.jsonl"), start, False, False, (), 1e-3, 32, 0, ())
 
 
 def test_entities_of_characters_become_those_of_runs() -> None:
@@ -70,9 +69,10 @@ def test_research_sets_are_apart_from_those_of_what_ships() -> None:
 
 
 @pytest.mark.shared
-@pytest.mark.skipif(not SHARED.is_dir(), reason="no shared data")
-def test_no_sentence_of_a_test_is_in_train(tmp_path: Path) -> None:
-    made: dict[str, list[Any]] = {split: list(chinese(plan(tmp_path), split)) for split in ("train", "dev", "test")}
+def test_no_sentence_of_a_test_is_in_train(shared: Path, tmp_path: Path) -> None:
+    made: dict[str, list[Any]] = {
+        split: list(chinese(plan(shared, tmp_path), split)) for split in ("train", "dev", "test")
+    }
     texts = {split: {"".join(one["words"]["words"]) for one in made[split]} for split in made}
     assert {split: len(texts[split]) for split in texts} == {"train": 3997, "dev": 500, "test": 500}
     assert not texts["train"] & (texts["dev"] | texts["test"])
@@ -82,9 +82,8 @@ def test_no_sentence_of_a_test_is_in_train(tmp_path: Path) -> None:
 
 
 @pytest.mark.shared
-@pytest.mark.skipif(not SHARED.is_dir(), reason="no shared data")
-def test_english_sentences_have_both_labels(tmp_path: Path) -> None:
+def test_english_sentences_have_both_labels(shared: Path, tmp_path: Path) -> None:
     for split, both in (("train", 12000), ("dev", 1990), ("test", 2060)):
-        rows = list(english(plan(tmp_path), split))
+        rows = list(english(plan(shared, tmp_path), split))
         assert sum("en_entities" in row for row in rows) >= both
-    assert len(read_records(SHARED / GSD / "test.jsonl.gz")) == 500
+    assert len(read_records(shared / GSD / "test.jsonl.gz")) == 500

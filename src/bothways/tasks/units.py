@@ -18,12 +18,15 @@ _PATTERNS: dict[str, re.Pattern[str]] = {
     "words": re.compile(rf"[{HAN}]|[^\W_{HAN}]+|\S"),
     "characters": re.compile(r"\S"),
     "runs": re.compile(rf"[{HAN}{_KANA}]|\d+|[^\W\d_{HAN}{_KANA}]+|\S"),
-    # As the Penn Treebank has them: addresses, abbreviations, numbers and clitics ("do" "n't"); hyphens stand alone.
+    # As the English treebanks have them: addresses, abbreviations, numbers, clitics ("do" "n't"), runs of one sign, and
+    # smileys are words; a hyphen stands alone.
     "english": re.compile(
         r"(?:https?://|www\.)\S*[\w/]|[\w.+-]{1,64}@[\w-]{1,64}(?:\.[\w-]{1,64})+"
-        r"|(?:[A-Za-z]\.){2,}|\b(?:Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr)\."
+        r"|[^\W_]{1,64}(?:[._-][^\W_]{1,64}){0,8}\.(?:com|org|net|edu|gov|html?|pdf|docx?|xlsx?|txt)\b"
+        r"|(?:[A-Za-z]\.){2,}|\b(?:Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|Inc|Corp|Ltd|Co)\.|\be-mails?\b"
         r"|\d+(?:[.,:/]\d+)*(?:(?:st|nd|rd|th|s)\b)?|can(?=not\b)"
-        r"|[^\W\d_]+(?=n['’]t\b)|(?<=[^\W\d_])n['’]t\b|(?<=\w)['’](?:s|re|ve|ll|d|m)\b|[^\W_]+|\.{2,}|-{2,}|\S",
+        r"|[^\W\d_]+(?=n['’]t\b)|(?<=[^\W\d_])n['’]t\b|(?<=\w)['’](?:s|re|ve|ll|d|m)\b|[^\W_]+"
+        r"|[:;]-?[()DP](?!\w)|[!?]+|\.{2,}|-{2,}|_{2,}|([*=+~#<>$])\1+|\S",
         re.IGNORECASE,
     ),
 }

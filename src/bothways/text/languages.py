@@ -16,6 +16,7 @@ _WORD = rf"{_LATIN}(?:{_LATIN}|[\u0300-\u036f'’\-])*"
 _RUNS = re.compile(rf"(?P<zh>{_HAN}+)|(?P<en>{_WORD})|(?P<other>(?:(?!{_HAN}|{_LATIN})[^\W\d_])+)")
 _OURS = re.compile(r"""(?:(?![\s([{<"'#@$])[!-~])*""")  # ASCII after a Latin word that goes with it, as in "it)."
 _OPENING = re.compile(r"""[([{<"'“‘#@$£€\d.,-]*\Z""")  # what stands before a Latin word and goes with it, as in "$5m"
+_NEAR = 32  # characters before a word, among which what goes with it is looked for
 _SENTENCE = 3  # words in a row, from which Latin letters in a Chinese text are English and no names in Chinese
 
 
@@ -40,8 +41,10 @@ def stretches(text: str) -> list[Stretch]:
         if runs and runs[-1].language == language:
             runs[-1] = Stretch(runs[-1].start, end, language)
         else:
-            cut = _cut(text, runs[-1], start, language) if runs else 0
-            runs = [*runs[:-1], runs[-1]._replace(end=cut)] if runs else runs
+            cut = 0
+            if runs:
+                cut = _cut(text, runs[-1], start, language)
+                runs[-1] = runs[-1]._replace(end=cut)
             runs.append(Stretch(cut, end, language))
     if not runs:
         return [Stretch(0, len(text), "other")] if text else []
@@ -82,7 +85,7 @@ def _cut(text: str, before: Stretch, start: int, language: Language) -> int:
         found = _OURS.match(text, before.end, start)
         cut = found.end() if found else before.end
     elif language == "en":
-        found = _OPENING.search(text, before.end, start)
+        found = _OPENING.search(text, max(before.end, start - _NEAR), start)
         cut = found.start() if found else start
     else:
         cut = start
