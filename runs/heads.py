@@ -11,54 +11,20 @@ another one on sets that are for research only, to measure and for one's own use
 from __future__ import annotations
 
 import argparse
-import random
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from benchmarks.finetune import SHARED
+from runs.heads_data import GSD, OPEN, RESEARCH, Head, chinese, prepared, records
 from runs.peer_jieba import asked, has_jieba
 from runs.results import Start
 from runs.rows import RESULTS, Row, Rows, bothways, log, read_records, resumed, write_records
 from runs.silver import folded, write_silver
-
-GSD = "zh/segmentation/gsdsimp"
-TOGETHER = 90  # characters: a record may be several sentences up to about so many, as the texts are that users have
-
-
-@dataclass(frozen=True)
-class Head:
-    """A task of the model, and the sets that its test scores are of."""
-
-    name: str
-    task: str
-    tests: tuple[str, ...]
-    metrics: tuple[str, ...]
-    settings: tuple[str, ...] = ()
-
-
-SPANS, PLAIN = ("f1", "precision", "recall"), ("token_accuracy",)
-OPEN = (
-    Head("words", "segment", (GSD,), ("f1", "r_oov", "r_iv")),
-    Head("zh_pos", "tag", ("zh/pos/ud_gsd_v1",), PLAIN),
-    Head("zh_entities", "tag", ("zh/ner/uner_gsdsimp",), SPANS),
-    Head("en_pos", "tag", ("en/pos/ud_english_ewt",), PLAIN),
-    Head("en_entities", "tag", ("en/ner/uner_ewt",), SPANS),
-    Head("zh_topic", "classify", ("zh/classification/csl_category",), ("accuracy", "macro_f1")),
-)
-RESEARCH = (
-    Head("words", "segment", ("zh/segmentation/pku",), ("f1", "r_oov", "r_iv")),
-    Head("zh_entities", "tag", ("zh/ner/msra",), SPANS),
-    Head("en_entities", "tag", ("en/ner/conll2003",), SPANS),
-    Head("zh_sentiment", "classify", ("zh/sentiment/chnsenticorp",), ("accuracy",), ('long = "mean"',)),
-    Head("en_sentiment", "classify", ("en/classification/sst2",), ("accuracy",)),
-    Head("zh_topic", "classify", ("zh/classification/tnews",), ("accuracy",)),
-)
 
 
 @dataclass(frozen=True)
@@ -148,129 +114,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     with plan.rows.only_writer():
         jieba(plan, wanted.jieba)
         for seed in range(wanted.seeds):
-            folder = trained(plan, seed)
+            folder = compacted(trained(plan, seed))
             scored(plan, folder, seed)
             if seed == 0 and not plan.research:
                 speed(plan, folder, wanted.jieba)
+                (folder / "README.md").write_text(card(plan), encoding="utf-8")
+                print(f"what ships: {folder}")
     print(f"{len(plan.rows.all())} rows in {plan.rows.path}")
     return 0
-
-
-# --------------------------------------------------------------------------------------------------- records
-
-
-def records(plan: Plan, split: str) -> list[Row]:
-    """All records of a split; one text with labels of several heads is one record for all of them."""
-    if plan.research:
-        return [
-            {"task": head.name} | prepared(head, row) for head in plan.heads for row in plan.read(head.tests[0], split)
-        ]
-    draw = random.Random(split) if split == "train" else None
-    topics = plan.heads[-1]
-    made = [
-        *joined(chinese(plan, split), draw),
-        *joined(english(plan, split), draw),
-        *({"task": topics.name} | prepared(topics, row, draw) for row in plan.read(topics.tests[0], split)),
-    ]
-    if draw is not None:
-        draw.shuffle(made)
-    return made
-
-
-Sentence = dict[str, Row]  # by head, its record of one sentence
-
-
-def chinese(plan: Plan, split: str) -> Iterator[Sentence]:
-    """The Chinese GSD treebank's sentences: words, entities, and parts of speech where the two releases agree.
-
-    They are one text in one order. The tags are of release 1 in traditional characters, whose words are taken in
-    simplified ones from the other where all of a sentence's words have the same lengths.
-    """
-    entities = next(head for head in OPEN if head.name == "zh_entities")
-    sets = (plan.read(name, split) for name in (GSD, entities.tests[0], "zh/pos/ud_gsd_v1"))
-    for words, named, tagged in zip(*sets, strict=True):
-        assert "".join(words["words"]) == "".join(named["tokens"]), "the two files hold different sentences"
-        sentence = {"words": {"words": words["words"]}, "zh_entities": prepared(entities, named)}
-        if (tags := simplified_tags(words["words"], tagged)) is not None:
-            sentence["zh_pos"] = {"tokens": [folded(word) for word in words["words"]], "tags": tags}
-        yield sentence
-
-
-def simplified_tags(words: Sequence[str], tagged: Row) -> list[str] | None:
-    """The tags of a sentence in traditional characters for its words in simplified ones; None if they don't match."""
-    same = [len(word) for word in words] == [len(word) for word in tagged["tokens"]]
-    return tagged["tags"] if same else None
-
-
-def english(plan: Plan, split: str) -> Iterator[Sentence]:
-    """The English Web Treebank's sentences: parts of speech, and entities where that release has the sentence."""
-    named = {tuple(row["tokens"]): row["tags"] for row in plan.read("en/ner/uner_ewt", split)}
-    for row in plan.read("en/pos/ud_english_ewt", split):
-        tokens = row["tokens"]
-        sentence = {"en_pos": {"tokens": tokens, "tags": row["tags"]}}
-        if (tags := named.get(tuple(tokens))) is not None:
-            sentence["en_entities"] = {"tokens": tokens, "tags": tags}
-        yield sentence
-
-
-def joined(sentences: Iterator[Sentence], draw: random.Random | None) -> Iterator[Row]:
-    """A record for each sentence; to train, every other one is a few in a row, since texts are more than sentences."""
-    waiting: list[Sentence] = []
-    room = 0
-    for sentence in sentences:
-        length = sum(map(len, next(iter(sentence.values())).get("words") or next(iter(sentence.values()))["tokens"]))
-        if waiting and (length > room or waiting[0].keys() != sentence.keys()):
-            yield _together(waiting)
-            waiting = []
-        if not waiting:
-            room = TOGETHER if draw is not None and draw.random() < 0.5 else 0
-        waiting.append(sentence)
-        room -= length
-    if waiting:
-        yield _together(waiting)
-
-
-def _together(sentences: Sequence[Sentence]) -> Row:
-    heads = list(sentences[0])
-    return {"task": heads} | {
-        head: {field: [*chain.from_iterable(one[head][field] for one in sentences)] for field in sentences[0][head]}
-        for head in heads
-    }
-
-
-def prepared(head: Head, row: Row, draw: random.Random | None = None) -> Row:
-    """A record as analysis will read its text: full-width letters and signs folded, Chinese parted into runs."""
-    from bothways.metrics.spans import spans
-    from bothways.tasks.sentences import Mark, word_spans
-    from bothways.tasks.tagging import tags_of
-    from bothways.tasks.units import split
-
-    if head.task == "segment":
-        return {"words": row["words"]}
-    if head.task == "classify":
-        text = folded(row["text"])
-        return {"text": text if draw is None else _begun(text, draw), "label": row["label"]}
-    if not head.name.startswith("zh_"):
-        return {"tokens": row["tokens"], "tags": row["tags"]}
-    text, starts = folded("".join(row["tokens"])), [0]
-    for token in row["tokens"]:
-        starts.append(starts[-1] + len(token))
-    marks = [Mark(label, starts[first], starts[end]) for label, first, end in spans(row["tags"], "BIO")]
-    units = split(text, "runs")
-    return {
-        "tokens": [text[start:end] for start, end in units],
-        "tags": tags_of(word_spans(marks, units)[0], len(units), "BIO"),
-    }
-
-
-def _begun(text: str, draw: random.Random) -> str:
-    """One or two of the text's sentences: short texts have topics too, and the first words tell most of them."""
-    from bothways.text.words import sentence_ends
-
-    ends = [0, *sentence_ends(text)]
-    count = min(draw.randint(1, 2), len(ends) - 1)
-    first = draw.randrange(len(ends) - count)
-    return text[ends[first] : ends[first + count]].strip() or text
 
 
 # -------------------------------------------------------------------------------------------------- training
@@ -284,7 +135,7 @@ def trained(plan: Plan, seed: int) -> Path:
     }
     for split, path in files.items():
         if path is None:
-            write_records(base / f"{split}.jsonl", records(plan, split))
+            write_records(base / f"{split}.jsonl", records(plan.heads, plan.read, split, research=plan.research))
     config = base / "multi.toml"
     config.write_text("\n".join(_section(head) for head in plan.heads), encoding="utf-8")
     out = base / f"seed-{seed}"
@@ -302,6 +153,14 @@ def trained(plan: Plan, seed: int) -> Path:
     if not (out / "model" / "config.json").is_file():
         train()
     return out
+
+
+def compacted(run: Path) -> Path:
+    """The run's model as it ships, in 8 bits a weight: what is scored and timed."""
+    folder = run.with_name(f"{run.name}-compact")
+    if not (folder / "config.json").is_file():
+        bothways("convert", str(run), str(folder), "--to", "compact")
+    return folder
 
 
 def with_silver(plan: Plan, base: Path) -> Path:
@@ -362,7 +221,7 @@ def scored(plan: Plan, folder: Path, seed: int) -> None:
 def test_records(plan: Plan, head: Head, name: str) -> list[Row]:
     """The test's records for that head."""
     if head.name == "zh_pos" and not plan.research:
-        return [one["zh_pos"] for one in chinese(plan, "test") if "zh_pos" in one]
+        return [one["zh_pos"] for one in chinese(plan.read, "test") if "zh_pos" in one]
     return [prepared(head, row) for row in plan.read(name, "test")]
 
 
@@ -371,7 +230,7 @@ def analysed(plan: Plan, predictor: Any, head: Head, name: str) -> Row:
     gold: list[set[tuple[Any, ...]]] = []
     texts: list[str] = []
     if head.name == "zh_pos":
-        for one in chinese(plan, "test"):
+        for one in chinese(plan.read, "test"):
             if "zh_pos" in one:
                 texts.append("".join(one["words"]["words"]))
                 gold.append(
@@ -416,6 +275,32 @@ def _places(words: Sequence[str]) -> list[tuple[int, int]]:
         places.append((at, at + len(word)))
         at += len(word)
     return places
+
+
+def card(plan: Plan) -> str:
+    """What is told of the model that ships: data and licences, how it was made, what it scores."""
+    lines = [
+        *("---", "language: [zh, en]", "license: cc-by-sa-4.0", "---", "", "# The built-in model", ""),
+        "One small encoder for Chinese and English with heads for words, parts of speech, entities and the field of a",
+        'text, all answered in one pass: `bothways analyze "…"`. There is no head for sentiment: no set of reviews at',
+        "hand has a licence that lets a model made from it be given away; `runs/heads.sh --research` trains one.",
+        *("", "| head | trained on | licence | scores on its test |", "|---|---|---|---|"),
+    ]
+    key = plan.key(0)
+    for head in plan.heads:
+        row = plan.rows.found({"measure": "test", "head": head.name} | key)
+        told = "" if row is None else ", ".join(f"{name} {100 * row['scores'][name]:.1f}" for name in head.metrics)
+        lines.append(f"| {head.name} | {head.tests[0]} | {head.licence} | {told} |")
+    silver = f"It learnt first what jieba's dictionary (MIT) says of {plan.silver:,} characters of Chinese Wikipedia"
+    lines += [
+        "",
+        *([f"{silver} (CC BY-SA)."] if plan.silver else []),
+        "Scores are of this folder's weights (8 bits), one seed, words given for parts of speech and English entities.",
+        "The topic head knows the thirteen fields of Chinese scientific abstracts and no others.",
+        *("", "Made by `runs/heads.sh`, from an encoder whose weights' hash begins with " + f"{plan.start.weights}:"),
+        *("", *(f"- {name}: {value}" for name, value in key.items() if value not in ("", False))),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 # ----------------------------------------------------------------------------------------------------- jieba

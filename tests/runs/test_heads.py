@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs.heads import GSD, OPEN, RESEARCH, Plan, chinese, english, f1, joined, prepared, simplified_tags
+from runs.heads import Plan, f1
+from runs.heads_data import GSD, OPEN, RESEARCH, chinese, english, joined, prepared, simplified_tags
 from runs.results import Start
 from runs.rows import Rows, read_records
 from runs.silver import _texts, folded, tagged
@@ -71,7 +72,7 @@ def test_research_sets_are_apart_from_those_of_what_ships() -> None:
 @pytest.mark.shared
 def test_no_sentence_of_a_test_is_in_train(shared: Path, tmp_path: Path) -> None:
     made: dict[str, list[Any]] = {
-        split: list(chinese(plan(shared, tmp_path), split)) for split in ("train", "dev", "test")
+        split: list(chinese(plan(shared, tmp_path).read, split)) for split in ("train", "dev", "test")
     }
     texts = {split: {"".join(one["words"]["words"]) for one in made[split]} for split in made}
     assert {split: len(texts[split]) for split in texts} == {"train": 3997, "dev": 500, "test": 500}
@@ -84,6 +85,6 @@ def test_no_sentence_of_a_test_is_in_train(shared: Path, tmp_path: Path) -> None
 @pytest.mark.shared
 def test_english_sentences_have_both_labels(shared: Path, tmp_path: Path) -> None:
     for split, both in (("train", 12000), ("dev", 1990), ("test", 2060)):
-        rows = list(english(plan(shared, tmp_path), split))
+        rows = list(english(plan(shared, tmp_path).read, split))
         assert sum("en_entities" in row for row in rows) >= both
     assert len(read_records(shared / GSD / "test.jsonl.gz")) == 500
