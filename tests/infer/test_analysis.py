@@ -169,6 +169,10 @@ def test_each_part_of_a_mixed_text_is_read_by_the_heads_of_its_language(predicto
         ("在", "zh"),
         ("北京", "zh"),
     ]
+    tags = {word["text"]: word["pos"] for word in found["words"] if word["text"].isalpha()}
+    assert tags == {"爱": "VERB", "Ada": "PROPN", "likes": "VERB", "Paris": "PROPN"} | {
+        word: WORDS[word] for word in ("小明", "在", "北京")
+    }
     assert [(one["text"], one["label"]) for one in found["entities"]] == [("Paris", "LOC"), ("北京", "LOC")]
     assert places_are_true(found)
 
@@ -238,6 +242,20 @@ def test_the_vector_is_the_mean_of_the_last_layer(predictor: Predictor) -> None:
     vector = predictor.analyze(text, vector=True)["vector"]
     assert np.allclose(vector, predictor.embed([text])[0], atol=1e-5)
     assert "vector" not in predictor.analyze(text)
+
+
+def test_windows_weigh_what_they_hold(predictor: Predictor) -> None:
+    text = "好小明在北京看书。" * 14 + "坏" * 20
+    analyzer = predictor.analyzer(vector=True)
+    (encoded,) = analyzer.encode(as_records([{"text": text}]))
+    answers = analyzer.engine.answers(encoded.examples)
+    sizes = [answer.example.tokens for answer in answers]
+    assert len(set(sizes)) == len(sizes) == 2
+    (found,) = analyzer.predict([text])
+    mean = sum(size * answer.scores["vector"][0] for size, answer in zip(sizes, answers, strict=True)) / sum(sizes)
+    assert np.allclose(found["vector"], mean, atol=1e-5)
+    logits = sum(answer.scores["sentiment/label"][0] for answer in answers) / 2
+    assert found["sentiment"]["score"] == pytest.approx(np.exp(logits.max()) / np.exp(logits).sum(), abs=1e-5)
 
 
 def test_it_is_the_same_after_saving_compactly(predictor: Predictor, tmp_path: Any) -> None:
