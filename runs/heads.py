@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=1, help="seeds 0, 1, …; the first one's model is to ship")
     parser.add_argument("--epochs", type=int, default=None, help="default: 8, of --research 3")
     parser.add_argument("--minutes", type=float, default=None, help="of training instead")
-    parser.add_argument("--lr", type=float, default=5e-4, help="learning rate")
+    parser.add_argument("--lr", type=float, default=1e-3, help="learning rate")
     parser.add_argument("--batch", type=int, default=32, help="records a step")
     parser.add_argument("--silver", type=int, default=2_000_000, help="characters of silver text; 0: none")
     parser.add_argument("--jieba", default=sys.executable, help="a Python that has jieba, to measure beside it")
