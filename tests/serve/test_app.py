@@ -56,6 +56,7 @@ INPUTS: dict[str, Any] = {
     "questions": {"question": "When?", "context": "In 1932 it was built."},
     "choices": {"context": "It is dark.", "question": "What?", "choices": ["a stone", "a lamp"]},
     "translations": "今天天气很好。",
+    "heads": "Ada wrote it",
     "masks": "The [MASK] of France",
 }
 
@@ -149,6 +150,25 @@ def test_models_tell_what_they_do(start: Start) -> None:
     assert data[0]["labels"] == ["negative", "neutral", "positive"]
     assert "/v1/rerank" in data[2]["routes"]
     assert "/v1/generate" not in data[0]["routes"]
+
+
+def test_analysis_is_that_of_the_model(start: Start) -> None:
+    server = start("mood", "heads", "pairs")
+    routes = {one["id"]: "/v1/analyze" in one["routes"] for one in server.http.get("/v1/models").json()["data"]}
+    assert routes == {"mood": True, "heads": True, "pairs": False}
+    texts, model = ["我们去北京。", "Ada wrote it"], toys.predictor("heads")
+    answer = server.post("/v1/analyze", {"input": texts, "model": "heads"}).json()
+    assert answer["model"] == "heads"
+    assert answer["texts"] == json.loads(json.dumps(model.analyze(texts)))
+    body = {"input": [texts[0], " "], "model": "heads", "options": {"dictionary": ["们去"], "vector": True}}
+    kept, wrong = server.post("/v1/analyze", body).json()["texts"]
+    assert "们去" in [word["text"] for word in kept["words"]]
+    assert len(kept["vector"]) == 32
+    assert wrong["error"].startswith("<records>:2: the text is empty")
+    named = {"input": "a", "options": {"dictionary": "/etc/x"}}  # a client names no files of the server's
+    assert "options.dictionary" in told(server.post("/v1/analyze", named), 422)
+    assert "unknown option depth" in told(server.post("/v1/analyze", {"input": "a", "options": {"depth": 1}}), 422)
+    assert "has no /v1/analyze" in told(server.post("/v1/analyze", {"input": "a", "model": "pairs"}), 404)
 
 
 def test_embeddings_speak_as_openai_does(start: Start) -> None:

@@ -56,7 +56,7 @@ def complaints(page: Browser) -> list[str]:
 EXPECTED = {  # what must be seen in the result of each task's first example
     "entities": ".reading", "words": ".reading .word", "mood": ".bars .best", "pairs": ".bars .best", "alike": ".big",
     "commands": ".big", "roles": ".entity .label", "questions": ".reading", "choices": ".bars .best",
-    "translations": ".written", "masks": ".reading mark",
+    "translations": ".written", "heads": ".reading .word", "masks": ".reading mark",
 }  # fmt: skip
 
 

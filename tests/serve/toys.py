@@ -19,6 +19,7 @@ from bothways.tasks.base import Task
 from bothways.tasks.choice import ChoiceSettings, ChoiceTask
 from bothways.tasks.classify import ClassifySettings, ClassifyTask
 from bothways.tasks.generate import GenerateSettings, GenerateTask
+from bothways.tasks.multi import MultiSettings, MultiTask, Part
 from bothways.tasks.pair import PairSettings, PairTask
 from bothways.tasks.pretraining import PretrainTask
 from bothways.tasks.qa import QaSettings, QaTask
@@ -185,6 +186,15 @@ MAKERS: dict[str, Callable[[int], Predictor]] = {
     "questions": _task(QaTask, QaSettings(), QUESTIONS),
     "choices": _task(ChoiceTask, ChoiceSettings(), CHOICES),
     "translations": _task(GenerateTask, GenerateSettings(decoding=Decoding(max_length=24)), TRANSLATIONS),
+    "heads": _task(
+        MultiTask,
+        MultiSettings({"words": Part("segment"), "entities": Part("tag"), "sentiment": Part("classify")}),
+        [
+            *(record | {"task": "words"} for record in WORDS),
+            *(record | {"task": "entities"} for record in TAGGED),
+            *(record | {"task": "sentiment"} for record in LABELLED),
+        ],
+    ),
     "masks": masked,
 }
 """A maker for each task, by the name that the model is served under."""

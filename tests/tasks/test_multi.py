@@ -283,3 +283,39 @@ def test_a_record_that_no_task_reads_is_refused(task: MultiTask, make_model: Any
         predictor.predict([{"text": "a"}, {"words": "a"}])
     with pytest.raises(DataError, match="<records>:1: no field 'context'"):
         predictor.predict([{"question": "a", "task": "answer"}])
+
+
+def test_a_text_with_labels_of_several_tasks_is_one_example(as_records: Any, make_model: Any) -> None:
+    tagged = {"tokens": ["我", "在", "北京"], "tags": ["O", "O", "B-LOC"]}
+    both = {"task": ["places", "kinds"], "places": tagged, "kinds": tagged | {"tags": ["r", "p", "n"]}}
+    settings = MultiSettings({"places": Part("tag"), "kinds": Part("tag")})
+    task = MultiTask.learn(as_records([both]), settings)
+    assert task.parts["kinds"].tags.names == ["n", "p", "r"]  # type: ignore[attr-defined]
+    model = make_model(task)
+    (encoded,) = task.encode(as_records([both]), model.tokenizer, max_length=64, labelled=True)
+    (example,) = encoded.examples
+    assert set(example.reads) == {"places/tags", "kinds/tags"}
+    predictor = Predictor(model, device="cpu")
+    together, apart = (
+        predictor.evaluate(records) for records in ([both], [both[name] | {"task": name} for name in settings.tasks])
+    )
+    for scores in (together, apart):
+        del scores["seconds"], scores["records"], scores["tokens"]
+    assert together == apart
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"task": ["places", "kind"]}, r'<records>:1: "task" is \'kind\'; wanted one of .*; did you mean \'kinds\'\?'),
+        ({"task": []}, '"task" is .*; wanted one of'),
+        ({"task": ["places"], "tokens": ["a"]}, "no field 'places'"),
+        ({"task": ["places"], "places": ["a"]}, "'places' is a list, wanted"),
+        ({"task": ["kinds"], "kinds": {"tokens": ["a"]}}, "<records>:1: kinds: no field 'tags'"),
+    ],
+)
+def test_a_record_of_several_tasks_that_can_not_be(as_records: Any, record: dict[str, Any], message: str) -> None:
+    tagged = {"tokens": ["a", "b"], "tags": ["X", "Y"]}
+    fine = {"task": ["places", "kinds"], "places": tagged, "kinds": tagged}
+    with pytest.raises(DataError, match=message):
+        MultiTask.learn(as_records([record, fine]), MultiSettings({"places": Part("tag"), "kinds": Part("tag")}))

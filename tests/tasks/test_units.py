@@ -13,7 +13,7 @@ from bothways.tasks.units import Split, place, split
 TEXTS = st.text(
     st.one_of(st.characters(), st.sampled_from("我ab１ .。\u200b\u200d\u0301\ufe0f👩🏽\u3000か각")), max_size=40
 )
-HOWS: list[Split] = ["words", "characters", "runs", "chinese"]
+HOWS: list[Split] = ["words", "characters", "runs", "chinese", "english"]
 
 
 @pytest.mark.parametrize("how", HOWS)
@@ -32,6 +32,11 @@ def test_every_character_but_white_space_is_in_one_unit(how: Split, text: str) -
         ("Ada's 3月 U.S.", "words", ["Ada", "'", "s", "3", "月", "U", ".", "S", "."]),
         ("Ada 我", "characters", ["A", "d", "a", "我"]),
         ("Windows98在2004年", "runs", ["Windows", "98", "在", "2004", "年"]),
+        ("I can't, you'd; we cannot!", "english", ["I", "ca", "n't", ",", "you", "'d", ";", "we", "can", "not", "!"]),
+        ("Dr. Li’s U.S. e-mail: a.b@c.org", "english", ["Dr.", "Li", "’s", "U.S.", "e-mail", ":", "a.b@c.org"]),
+        ("$3,000.50 in the 1990s...", "english", ["$", "3,000.50", "in", "the", "1990s", "..."]),
+        ("al-Ani (a.doc)!!! :-) ***", "english", ["al", "-", "Ani", "(", "a.doc", ")", "!!!", ":-)", "***"]),
+        ("see https://a.org/b?c=d. OK", "english", ["see", "https://a.org/b?c=d", ".", "OK"]),
         ("かな二〇", "runs", ["か", "な", "二", "〇"]),
         ("cafe\u0301s e\u0301t", "words", ["cafe\u0301s", "e\u0301t"]),
         ("ab\u200bcd", "words", ["ab\u200bcd"]),

@@ -22,15 +22,19 @@ class Convert:
     """folder to write, which must not exist"""
     to: Literal["hf", "compact"] = "hf"
     """hf: float32, as Hugging Face transformers reads it; compact: 8 bits a weight, for Bothways alone"""
+    head: str | None = None
+    """of a model of several tasks, only this one, with the encoder: --head zh_pos"""
     common: Annotated[Common, FLAT] = field(default_factory=Common)
 
 
 def run(argv: list[str]) -> int:
     """Write the folder."""
     wanted = config.load(Convert, argv, prog="bothways convert")
-    from bothways.models.model import load, save
+    from bothways.models.model import load, save, single_head
 
     model = load(wanted.source)
+    if wanted.head is not None:
+        model = single_head(model, wanted.head)
     card = model.folder / "README.md" if model.folder is not None else None
     text = card.read_text(encoding="utf-8") if card is not None and card.is_file() else ""
     save(model, wanted.target, card=text, compact=wanted.to == "compact")

@@ -25,6 +25,7 @@ VERBS = {
     "finetune": "train a task's model from an encoder",
     "evaluate": "score a model on labelled data",
     "predict": "label texts: one JSON line a record",
+    "analyze": "words, parts of speech, entities and labels of a text, by all heads of a model at once",
     "convert": "write a model as another kind of folder",
     "embed": "write the vectors of texts, words, characters or pairs",
     "cluster": "part texts into clusters, name them, draw a map",

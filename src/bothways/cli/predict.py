@@ -70,7 +70,7 @@ def run(argv: list[str]) -> int:
         for prediction in predictions:
             print(json.dumps(prediction, ensure_ascii=False), flush=sys.stdout.isatty())
         return 0
-    count = _write(wanted.out, predictions)
+    count = write_lines(wanted.out, predictions)
     if not wanted.common.quiet:
         print(f"{count:,} predictions in {wanted.out}")
     return 0
@@ -140,8 +140,8 @@ def _drawn(predictions: list[dict[str, Any]], path: Path) -> list[dict[str, Any]
     return [{name: value for name, value in one.items() if name not in hidden} for one in predictions]
 
 
-def _write(path: Path, predictions: Iterator[Any]) -> int:
-    """All predictions, or no file at all."""
+def write_lines(path: Path, predictions: Iterator[Any]) -> int:
+    """A JSON line for each of all predictions, or no file at all."""
     part = path.with_name(f".{path.name}.part-{os.getpid()}")
     count = 0
     try:

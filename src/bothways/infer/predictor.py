@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, overload
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from bothways.data.record import Record
 from bothways.data.records import read_records
 from bothways.errors import ConfigError, DataError, ModelError
 from bothways.infer import embedding
+from bothways.infer.analysis import analysis_model
 from bothways.infer.devices import AnswerPrecision, pick_answer_precision, pick_device
 from bothways.infer.engine import Engine
 from bothways.infer.generation import Pieces, alignment, stream
@@ -76,6 +77,7 @@ class Predictor:
         self.engine = Engine(model.network, device=where, precision=chosen)
         limit = model.config.max_position_embeddings
         self.max_length = min(max_length or limit, limit)
+        self._analyzer: Predictor | None = None  # kept, for its weights are laid out once
 
     # ------------------------------------------------------------------------------------------ predictions
 
@@ -275,6 +277,46 @@ class Predictor:
     def _name(self) -> str:
         return str(self.model.folder or "<model>")
 
+    # --------------------------------------------------------------------------------------------- analysis
+
+    def analyzer(self, **options: Any) -> Predictor:
+        """The same model with analysis as its task: `predict` then gives words, parts of speech, entities and labels.
+
+        Options: `dictionary` (words to keep whole, or a file of them), `bonus`, `vector` (the text's vector too).
+
+        Raises:
+            ModelError: the model has no head that analysis can use.
+            DataError, ConfigError: an option that can't be.
+        """
+        if self._analyzer is None:
+            self._analyzer = self._with(analysis_model(self.model))
+        return self._analyzer.with_options(**options) if options else self._analyzer
+
+    @overload
+    def analyze(self, texts: str, **options: Any) -> dict[str, Any]: ...
+
+    @overload
+    def analyze(self, texts: list[str] | tuple[str, ...], **options: Any) -> list[dict[str, Any]]: ...
+
+    def analyze(self, texts: str | Sequence[str], **options: Any) -> dict[str, Any] | list[dict[str, Any]]:
+        """What the model's heads find in a text, or in each of several; options are those of `analyzer`.
+
+        Returns:
+            text, language: the text, and "zh", "en", "other" or "mixed", told by script
+            words:          each with its place ("start" and "end" in characters of the text) and "pos"; in a mixed
+                            text also its language
+            entities:       each with its place, "label" and "score"
+            sentiment, …:   under the name of each head that labels texts, {"label", "score"}
+            vector:         if wanted, (D,)
+            tokens:         how many were read; what the model has no head for is left out
+
+        Raises:
+            DataError: a text is empty; the message says which.
+            as `analyzer`.
+        """
+        found = self.analyzer(**options).predict([texts] if isinstance(texts, str) else texts)
+        return found[0] if isinstance(texts, str) else found
+
     # ---------------------------------------------------------------------------------------------- vectors
 
     def embedder(self, **options: Any) -> Predictor:
@@ -287,8 +329,12 @@ class Predictor:
         Raises:
             ConfigError: an option that can't be.
         """
+        return self._with(embedding.embedding_model(self.model, **options))
+
+    def _with(self, model: Model) -> Predictor:
+        """The same predictor with another task and heads on the same encoder."""
         other = copy.copy(self)
-        other.model = embedding.embedding_model(self.model, **options)
+        other.model, other._analyzer = model, None
         other.engine = Engine(
             other.model.network,
             device=self.engine.device,

@@ -7,14 +7,15 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bothways.errors import ModelError
+from bothways.data.messages import nearest
+from bothways.errors import ConfigError, ModelError
 from bothways.models.conversion import Layers, name_in_file, to_theirs
 from bothways.models.hub import locate
 from bothways.models.reading import FORMAT, layers_of, read_config, saved_class, saved_task, tokenizer_of, weights_of
@@ -22,6 +23,8 @@ from bothways.models.weights import COMPACT, HEADS, SINGLE, compacted, sync, wei
 from bothways.nn.encoder import Encoder, EncoderConfig, Pooler, initialise
 from bothways.nn.network import Network
 from bothways.tasks.base import Task
+from bothways.tasks.merging import parted
+from bothways.tasks.multi import MultiTask
 from bothways.text.tokenizer import Tokenizer
 
 
@@ -121,6 +124,29 @@ def start_from(name: str | Path, task: Task) -> Model:
     initialise(encoder.pooler, config.initializer_range)
     weights = _as_task_has_them(functools.partial(task.first_weights, config=config), weights, folder)
     return _assign(Model(tokenizer, task.network(encoder), task, folder), weights)
+
+
+def single_head(model: Model, name: str) -> Model:
+    """One task of a model of several, with its own heads and the encoder, which is shared, not copied.
+
+    Raises:
+        ConfigError: the model has no such task.
+    """
+    where = str(model.folder or "<model>")
+    if not isinstance(model.task, MultiTask):
+        has = "none" if model.task is None else f"only its own, {model.task.name}"
+        raise ConfigError(f"{where}: this model is not one of several tasks that could be told by name; it has {has}")
+    if name not in model.task.parts:
+        near = nearest(name, model.task.parts)
+        hint = f"; did you mean {near}?" if near else ""
+        raise ConfigError(f"{where}: there is no head {name!r}; there are {', '.join(model.task.parts)}{hint}")
+    own = {
+        head: model.network.head(joint)
+        for joint in model.network.heads
+        for owner, head in [parted(joint)]
+        if owner == name
+    }
+    return replace(model, task=model.task.parts[name], network=Network(model.network.encoder, own))
 
 
 def _as_task_has_them(

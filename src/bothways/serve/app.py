@@ -17,7 +17,7 @@ from bothways.serve.gate import Gate
 from bothways.serve.limits import Limits
 from bothways.serve.logs import told_safely
 from bothways.serve.metrics import Metrics
-from bothways.serve.routes import embeddings, generate, page, predict, state, texts
+from bothways.serve.routes import analyze, embeddings, generate, page, predict, state, texts
 from bothways.serve.service import Models, Served
 
 log = logging.getLogger("bothways.serve")
@@ -54,7 +54,7 @@ class App:
             lifespan=self._lifespan,
         )
         self.api.state.models, self.api.state.metrics, self.api.state.status = self.models, self.metrics, self.status
-        for group in (predict, embeddings, generate, texts, state, page):
+        for group in (predict, analyze, embeddings, generate, texts, state, page):
             self.api.include_router(group.routes)
         problems.install(self.api)
         self.gate = Gate(self.api, limits=self.limits, metrics=self.metrics, api_key=api_key, hosts=hosts)

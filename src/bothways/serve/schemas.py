@@ -74,6 +74,33 @@ class PredictAnswer(BaseModel):
     predictions: list[Prediction]
 
 
+# --------------------------------------------------------------------------------------------------- analysis
+
+
+class AnalyzeRequest(Request):
+    """One text or several."""
+
+    model: Name = None
+    input: Texts = Field(examples=["小明在北京工作。"])
+    options: dict[str, Option] = Field(
+        default={}, description="{'dictionary': […]}: words to keep whole; 'bonus': only add so much; 'vector': true"
+    )
+
+
+class Analysis(Answer):
+    """As `bothways analyze --json` prints it; instead of it `error`, for a text that can't be read."""
+
+    tokens: Kept | None = None
+    error: str | None = None
+
+
+class AnalyzeAnswer(BaseModel):
+    """One analysis for each text, in order."""
+
+    model: str
+    texts: list[Analysis]
+
+
 # ------------------------------------------------------------------------------------------------- embeddings
 
 

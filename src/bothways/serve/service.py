@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 from fastapi import Request
 
 from bothways.data.record import Record
-from bothways.errors import DataError
+from bothways.errors import DataError, ModelError
 from bothways.infer.predictor import Predictor
 from bothways.serve.limits import Limits, likely_tokens, too_much
 from bothways.serve.metrics import Metrics
@@ -62,6 +63,8 @@ class Served:
         own = ["/v1/predict"] if self.task else []
         if self.task == "generate":
             own.append("/v1/generate")
+        if self.analyzer is not None:
+            own.append("/v1/analyze")
         embeds = [] if self.embedder is None else ["/v1/embeddings", "/v1/rerank"]
         if self.task in ("pair", "similarity") and not embeds:
             embeds = ["/v1/rerank"]
@@ -77,6 +80,14 @@ class Served:
         """The predictor that gives vectors; None if this model can't."""
         make = getattr(self.predictor, "embedder", None)
         return None if make is None or self.task == "generate" else make()
+
+    @functools.cached_property
+    def analyzer(self) -> Predictor | None:
+        """The predictor that finds words, tags and labels by all heads at once; None if the model has none of them."""
+        make = getattr(self.predictor, "analyzer", None)
+        with contextlib.suppress(ModelError):
+            return None if make is None else make()
+        return None
 
     # -------------------------------------------------------------------------------------------------- work
 

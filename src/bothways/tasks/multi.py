@@ -1,7 +1,8 @@
 """Several tasks on one shared encoder, each with its own heads, all answered in one pass over a text.
 
-record      a record of one of the tasks that names it: {"task": "people", "tokens": […], "tags": […]}; to predict,
-            without "task", any record: every task that can read it answers
+record      a record of one of the tasks that names it: {"task": "people", "tokens": […], "tags": […]}; of several, each
+            with its own under its name, {"task": ["people", "mood"], "people": {…}, "mood": {…}}, where one text is
+            read once for all of them; to predict, without "task", any record: every task that can read it answers
 prediction  {"people": {…}, "mood": {…}}: each task's own prediction
 metric      each task's under its name ("people.f1"), and "mean", of what each task goes by
 reference   Liu et al., 2019, "Multi-Task Deep Neural Networks for Natural Language Understanding", section 3
@@ -21,7 +22,7 @@ from torch import Tensor
 from bothways import config
 from bothways.batch import Batch
 from bothways.data.messages import listed, nearest, shown
-from bothways.data.record import Record
+from bothways.data.record import Record, require
 from bothways.errors import ConfigError, DataError
 from bothways.nn.encoder import Encoder
 from bothways.nn.heads import Head
@@ -120,7 +121,9 @@ class MultiTask(Task):
             if not own[name]:
                 raise DataError(f'no record to train {name} on; wanted some with "{TASK}": "{name}"')
         parts = {
-            name: task_class(part.task).learn([records[number] for number in own[name]], part.made_settings())
+            name: task_class(part.task).learn(
+                [_of(records[number], name) for number in own[name]], part.made_settings()
+            )
             for name, part in settings.tasks.items()
         }
         return cls(parts, {name: part.weight for name, part in settings.tasks.items()})
@@ -139,7 +142,7 @@ class MultiTask(Task):
         """Each record by the part that it names, else by all that can read it; equal sequences are read once."""
 
         def encode(name: str, numbers: Sequence[int]) -> list[Encoded]:
-            chosen = [records[number] for number in numbers]
+            chosen = [_of(records[number], name) for number in numbers]
             return self.parts[name].encode(chosen, tokenizer, max_length=max_length, labelled=labelled, first=first)
 
         named = _by_part(records, self.parts, all_named=labelled)
@@ -178,7 +181,9 @@ class MultiTask(Task):
     def decode(self, record: Record, answers: list[Answer]) -> dict[str, Any]:
         """Each part's prediction; `left_out` says why where a part could not read the record."""
         own, left_out = parted_answers(answers)
-        predictions = {name: part.decode(record, own[name]) for name, part in self.parts.items() if name in own}
+        predictions = {
+            name: part.decode(_of(record, name), own[name]) for name, part in self.parts.items() if name in own
+        }
         return predictions | ({LEFT_OUT: left_out} if left_out else {})
 
     def metrics(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -209,7 +214,11 @@ class MultiTask(Task):
     ) -> list[tuple[str, Task, tuple[list[Record], list[dict[str, Any]]]]]:
         """The parts that have records, with those and their predictions."""
         return [
-            (name, self.parts[name], ([records[n] for n in numbers], [predictions[n][name] for n in numbers]))
+            (
+                name,
+                self.parts[name],
+                ([_of(records[n], name) for n in numbers], [predictions[n][name] for n in numbers]),
+            )
             for name, numbers in _by_part(records, self.parts).items()
             if numbers
         ]
@@ -240,6 +249,17 @@ def of_part(records: Iterable[Record], name: str) -> Iterator[Record]:
     return (replace(record, fields={**record.fields, TASK: name}) for record in records)
 
 
+def _of(record: Record, name: str) -> Record:
+    """What a task reads of a record: all of it, or what stands under the task's name where several are named.
+
+    Raises:
+        DataError: several are named, and this one has no record of its own.
+    """
+    if not isinstance(record.fields.get(TASK), list):
+        return record
+    return replace(record, fields=require(record, name, dict), place=f"{record.place} {name}".strip())
+
+
 def _by_part(records: Sequence[Record], parts: Mapping[str, Any], *, all_named: bool = True) -> dict[str, list[int]]:
     """The numbers of each part's records.
 
@@ -252,12 +272,13 @@ def _by_part(records: Sequence[Record], parts: Mapping[str, Any], *, all_named: 
             if all_named:
                 raise record.error(f'no field "{TASK}", which says whose labels these are: one of {listed(parts)}')
             continue
-        name = record.fields[TASK]
-        if name not in numbers:
-            near = nearest(str(name), parts)
-            hint = f"; did you mean {near!r}?" if near else ""
-            raise record.error(f'"{TASK}" is {shown(name)}; wanted one of {listed(parts)}{hint}')
-        numbers[name].append(number)
+        named = record.fields[TASK]
+        for name in named if isinstance(named, list) and named else [named]:
+            if not isinstance(name, str) or name not in numbers:
+                near = nearest(str(name), parts)
+                hint = f"; did you mean {near!r}?" if near else ""
+                raise record.error(f'"{TASK}" is {shown(name)}; wanted one of {listed(parts)}{hint}')
+            numbers[name].append(number)
     return numbers
 
 

@@ -114,7 +114,7 @@ class SegmentTask(Task):
         given, bonus = options.get("dictionary") or (), options.get("bonus")
         task = SegmentTask(self.settings, self.training_words)
         words = read_dictionary(given) if isinstance(given, str | Path) else given
-        task.dictionary = Dictionary(self._shown(word) for word in words)
+        task.dictionary = Dictionary(self.shown(word) for word in words)
         try:
             task.bonus = None if bonus is None else float(bonus)
         except (TypeError, ValueError):
@@ -130,7 +130,7 @@ class SegmentTask(Task):
     ) -> list[Encoded]:
         """[CLS] units [SEP]; a long text in windows that end where sentences do, as far as they can."""
         texts = read_all(records, (lambda record: "".join(_words(record))) if labelled else _text)
-        shown = [self._shown(text) for text in texts]
+        shown = [self.shown(text) for text in texts]
         parted = [split(text, "runs") for text in shown]
         pieces = tokenizer.encode_words(
             [[text[start:end] for start, end in offsets] for text, offsets in zip(shown, parted, strict=True)]
@@ -161,10 +161,15 @@ class SegmentTask(Task):
         origin = answers[0].example.pieces[0].origin
         assert origin is not None
         offsets: Offsets = origin.extra
-        path, _ = best_tags(answers, TAGS.steps, self._extra(self._shown(text), offsets))
-        begins = np.flatnonzero((path == _BEGIN) | (path == _SINGLE)).tolist()
-        spans = [[offsets[first][0], offsets[last - 1][1]] for first, last in pairwise([*begins, len(offsets)])]
+        words = self.joined(self.shown(text), offsets, answers)
+        spans = [[offsets[first][0], offsets[last - 1][1]] for first, last in words]
         return {"words": [text[start:end] for start, end in spans], "spans": spans}
+
+    def joined(self, shown: str, offsets: Offsets, answers: Sequence[Answer]) -> list[tuple[int, int]]:
+        """The first and last (exclusive) unit of each word that the answers find; `offsets` are the units'."""
+        path, _ = best_tags(answers, TAGS.steps, self._extra(shown, offsets))
+        begins = np.flatnonzero((path == _BEGIN) | (path == _SINGLE)).tolist()
+        return list(pairwise([*begins, len(offsets)]))
 
     def _extra(self, shown: str, offsets: Offsets) -> Float[np.ndarray, "units 4"]:
         """What is added to the scores: words end at white space, and words of the dictionary stay whole."""
@@ -193,7 +198,7 @@ class SegmentTask(Task):
         gold = [_solid(_words(record)) for record in records]
         return {"f1": np.array(segmentation_counts(gold, [_solid(one["words"]) for one in predictions]))}
 
-    def _shown(self, text: str) -> str:
+    def shown(self, text: str) -> str:
         """The text as the model sees it, character for character."""
         return text.translate(_HALF_WIDTH) if self.settings.fold_width else text
 

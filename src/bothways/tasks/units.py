@@ -10,7 +10,7 @@ from unicodedata import category
 from bothways.text.characters import HAN
 from bothways.text.words import chinese_words
 
-Split = Literal["words", "characters", "chinese", "runs"]
+Split = Literal["words", "characters", "chinese", "runs", "english"]
 Offsets = list[tuple[int, int]]
 
 _KANA = "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"  # with 々〆〇, which stand among Han characters
@@ -18,6 +18,17 @@ _PATTERNS: dict[str, re.Pattern[str]] = {
     "words": re.compile(rf"[{HAN}]|[^\W_{HAN}]+|\S"),
     "characters": re.compile(r"\S"),
     "runs": re.compile(rf"[{HAN}{_KANA}]|\d+|[^\W\d_{HAN}{_KANA}]+|\S"),
+    # As the English treebanks have them: addresses, abbreviations, numbers, clitics ("do" "n't"), runs of one sign, and
+    # smileys are words; a hyphen stands alone.
+    "english": re.compile(
+        r"(?:https?://|www\.)\S*[\w/]|[\w.+-]{1,64}@[\w-]{1,64}(?:\.[\w-]{1,64})+"
+        r"|[^\W_]{1,64}(?:[._-][^\W_]{1,64}){0,8}\.(?:com|org|net|edu|gov|html?|pdf|docx?|xlsx?|txt)\b"
+        r"|(?:[A-Za-z]\.){2,}|\b(?:Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|Inc|Corp|Ltd|Co)\.|\be-mails?\b"
+        r"|\d+(?:[.,:/]\d+)*(?:(?:st|nd|rd|th|s)\b)?|can(?=not\b)"
+        r"|[^\W\d_]+(?=n['’]t\b)|(?<=[^\W\d_])n['’]t\b|(?<=\w)['’](?:s|re|ve|ll|d|m)\b|[^\W_]+"
+        r"|[:;]-?[()DP](?!\w)|[!?]+|\.{2,}|-{2,}|_{2,}|([*=+~#<>$])\1+|\S",
+        re.IGNORECASE,
+    ),
 }
 _JOINER = "\u200d"
 _SKIN_TONES = range(0x1F3FB, 0x1F400)
@@ -29,7 +40,7 @@ def split(text: str, how: Split) -> Offsets:
     Args:
         how: "words" are runs of letters and digits, and any other character by itself, Han characters included;
             "characters" are single; "runs" part letters from digits too, and kana from each other; "chinese" are
-            words that jieba finds
+            words that jieba finds; "english" are words as treebanks have them
 
     What is seen as one character stays together: combining marks, zero-width characters and joined emoji belong to
     the character before them.

@@ -46,6 +46,7 @@ const RECORDS = {
 function modes() {
   const { task, routes } = state.model, found = [];
   if (routes.includes("/v1/generate")) found.push("generate");
+  if (routes.includes("/v1/analyze") && task === "multi") found.push("analyze");
   if (routes.includes("/v1/predict") && task !== "generate" && task !== "embed") found.push(task);
   if (routes.includes("/v1/embeddings") || task === "similarity") found.push("compare");
   if (routes.includes("/v1/attention")) found.push("attention");
@@ -56,7 +57,12 @@ async function predict(mode, values, signal) {
   const record = (RECORDS[mode] ?? (v => ({ text: v.text })))(values);
   const { predictions: [prediction] } = await answer("/v1/predict", { model: state.model.id, inputs: [record] }, signal);
   if (prediction.error) throw new Error(prediction.error);
-  return { tokens: prediction.tokens, view: shown(prediction, record) };
+  return { tokens: prediction.tokens, view: (mode === "multi" ? everyPart : shown)(prediction, record) };
+}
+
+async function analyze(values, signal) {
+  const { texts: [found] } = await answer("/v1/analyze", { model: state.model.id, input: values.text }, signal);
+  return { tokens: found.tokens, view: analysed(found) };
 }
 
 async function compare(values, signal) {
@@ -112,7 +118,7 @@ async function run() {
   $("go").setAttribute("aria-busy", "true");
   tell(words.working);
   try {
-    const { tokens, view } = await ({ compare, attention, generate }[mode] ?? (v => predict(mode, v, running.signal)))(values, running.signal);
+    const { tokens, view } = await ({ analyze, compare, attention, generate }[mode] ?? (v => predict(mode, v, running.signal)))(values, running.signal);
     tell(readingNote(tokens, performance.now() - begun));
     $("result").replaceChildren(...view);
   } catch (error) {

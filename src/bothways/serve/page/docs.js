@@ -19,7 +19,7 @@ function fields(document_, schema) {
 }
 
 const SENT = {
-  "/v1/predict": { inputs: ["Ada Lovelace lived in London."] }, "/v1/embeddings": { input: ["Ada wrote it."] },
+  "/v1/predict": { inputs: ["Ada Lovelace lived in London."] }, "/v1/analyze": { input: "小明在北京工作。" }, "/v1/embeddings": { input: ["Ada wrote it."] },
   "/v1/rerank": { query: "Who wrote it?", documents: ["Ada wrote it.", "It rains."] }, "/v1/generate": { input: "Ada wrote it." },
   "/v1/tokenize": { input: "Ada wrote it." }, "/v1/attention": { text: "Ada wrote it." },
 };

@@ -44,6 +44,20 @@ function bars(scores, lead = true) {
 
 function big(text, note) { return h("p", { class: "big" }, text, note ? h("small", {}, note) : null); }
 
+// What all heads find in a text: entities in it, words with their parts of speech, labels.
+function analysed(found) {
+  const words = say.words, parts = [];
+  if (found.entities) parts.push(h("h2", {}, words.task.tag), entities(found.text, found.entities));
+  if (found.words) {
+    parts.push(h("h2", {}, words.task.segment), h("p", { class: "reading" }, found.words.flatMap(word =>
+      [h("span", { class: "word" }, word.text, word.pos ? [" ", h("small", { class: "quiet" }, word.pos)] : []), " "])));
+  }
+  for (const [name, value] of Object.entries(found)) {
+    if (value?.label) parts.push(h("h2", {}, words.found[name] ?? name), big(value.label, percent(value.score)));
+  }
+  return parts.flat();
+}
+
 // One prediction for one record, as elements.
 function shown(prediction, record) {
   const words = say.words, text = record.text ?? (record.tokens ?? []).join(" ");
@@ -87,8 +101,13 @@ function shown(prediction, record) {
     const start = prediction.vector.slice(0, 6).map(one => one.toFixed(3)).join(", ");
     return [big(String(prediction.vector.length), "dimensions"), h("p", { class: "quiet" }, `[${start}, …]`)];
   }
-  return Object.entries(prediction).filter(([name, value]) => name !== "tokens" && value && typeof value === "object").map(([name, value]) =>
-    name === "left_out" ? [] : [h("h2", {}, name), ...shown(value, record)]).flat();
+  return [];
+}
+
+// The predictions of a model of several tasks, each under its name (which may be that of a field: "words").
+function everyPart(prediction, record) {
+  return Object.entries(prediction).filter(([name]) => !["tokens", "left_out"].includes(name))
+    .map(([name, value]) => [h("h2", {}, name), ...shown(value, record)]).flat();
 }
 
 // What was read of a text, in words.

@@ -13,7 +13,7 @@ from bothways.infer.predictor import Predictor, records_of
 from bothways.serve.body import JsonRoute
 from bothways.serve.metrics import Metrics
 from bothways.serve.problems import RESPONSES, Problem
-from bothways.serve.service import Models, Served
+from bothways.serve.service import Models
 
 
 def router(*tags: str) -> APIRouter:
@@ -42,14 +42,14 @@ def as_json(value: Any) -> Response:
     return Response(body.encode("utf-8"), media_type="application/json")
 
 
-def predictor_with(served: Served, options: dict[str, Any]) -> Predictor:
-    """The model's predictor, told what the client wants of its task.
+def predictor_with(predictor: Predictor, options: dict[str, Any]) -> Predictor:
+    """The predictor, told what the client wants of its task.
 
     Raises:
         Problem: 422, a value of the wrong kind.
         ConfigError: an option that the task doesn't take.
     """
     try:
-        return served.answering.with_options(**options)
+        return predictor.with_options(**options)
     except (TypeError, ValueError) as error:
         raise Problem(422, f"options: a value is of the wrong kind ({error})") from None

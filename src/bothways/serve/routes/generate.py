@@ -44,7 +44,7 @@ async def generate(request: Request, wanted: GenerateRequest) -> Response:
     if not wanted.stream:
         predictor = served.answering
         if wanted.options:
-            predictor = await served.off_loop(predictor_with, served, wanted.options)
+            predictor = await served.off_loop(predictor_with, predictor, wanted.options)
 
         def render(predictions: list[dict[str, Any]]) -> Response:
             return as_json({"model": served.name, **predictions[0]})

@@ -23,7 +23,7 @@ async def predict(request: Request, wanted: PredictRequest) -> Response:
     served.check(records)
     predictor = served.answering
     if wanted.options:
-        predictor = await served.off_loop(predictor_with, served, wanted.options)
+        predictor = await served.off_loop(predictor_with, predictor, wanted.options)
 
     def render(predictions: list[dict[str, Any]]) -> Response:
         return as_json({"model": served.name, "task": served.task, "predictions": predictions})

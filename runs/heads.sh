@@ -1,0 +1,14 @@
+#!/bin/sh
+# The built-in model's heads: trains, scores and times them. START: the encoder's folder. Run it again to go on.
+#   runs/heads.sh START                the open data, whose model ships
+#   runs/heads.sh START --research     sets for research only, to measure
+# Environment: PYTHON, DATA, OUT (with the folder that ships, in OUT/builtin), JIEBA (a Python that has jieba).
+set -eu
+cd "$(dirname "$0")/.."
+start=$1
+shift
+python=${PYTHON:-.venv/bin/python}
+out=${OUT:-out/heads}
+
+"$python" -m runs.heads --start "$start" --shared "${DATA:-$PWD/../shared/data}" --work "$out" \
+    ${JIEBA:+--jieba "$JIEBA"} "$@"

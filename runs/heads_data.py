@@ -1,0 +1,162 @@
+"""What the built-in model's heads are trained on: which sets, under which licences, and their records made ready."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from runs.rows import Row
+from runs.silver import folded
+
+GSD = "zh/segmentation/gsdsimp"
+TOGETHER = 90  # characters: a record may be several sentences up to about so many, as the texts are that users have
+
+
+@dataclass(frozen=True)
+class Head:
+    """A task of the model, and the sets that its test scores are of."""
+
+    name: str
+    task: str
+    tests: tuple[str, ...]
+    metrics: tuple[str, ...]
+    settings: tuple[str, ...] = ()
+    licence: str = ""
+    """of what it is trained on, where that lets a derived model be given away"""
+
+
+SPANS, PLAIN = ("f1", "precision", "recall"), ("token_accuracy",)
+CC = "CC BY-SA 4.0"
+OPEN = (
+    Head("words", "segment", (GSD,), ("f1", "r_oov", "r_iv"), licence=CC),
+    Head("zh_pos", "tag", ("zh/pos/ud_gsd_v1",), PLAIN, licence=f"{CC} since its release 2.5"),
+    Head("zh_entities", "tag", ("zh/ner/uner_gsdsimp",), SPANS, licence=CC),
+    Head("en_pos", "tag", ("en/pos/ud_english_ewt",), PLAIN, licence=CC),
+    Head("en_entities", "tag", ("en/ner/uner_ewt",), SPANS, licence=CC),
+    Head("zh_topic", "classify", ("zh/classification/csl_category",), ("accuracy", "macro_f1"), licence="Apache-2.0"),
+)
+RESEARCH = (
+    Head("words", "segment", ("zh/segmentation/pku",), ("f1", "r_oov", "r_iv")),
+    Head("zh_entities", "tag", ("zh/ner/msra",), SPANS),
+    Head("en_entities", "tag", ("en/ner/conll2003",), SPANS),
+    Head("zh_sentiment", "classify", ("zh/sentiment/chnsenticorp",), ("accuracy",), ('long = "mean"',)),
+    Head("en_sentiment", "classify", ("en/classification/sst2",), ("accuracy",)),
+    Head("zh_topic", "classify", ("zh/classification/tnews",), ("accuracy",)),
+)
+
+
+Read = Callable[[str, str], list[Row]]  # the records of a set's split
+
+
+def records(heads: Sequence[Head], read: Read, split: str, *, research: bool) -> list[Row]:
+    """All records of a split; one text with labels of several heads is one record for all of them."""
+    if research:
+        return [{"task": head.name} | prepared(head, row) for head in heads for row in read(head.tests[0], split)]
+    draw = random.Random(split) if split == "train" else None
+    topics = heads[-1]
+    made = [
+        *joined(chinese(read, split), draw),
+        *joined(english(read, split), draw),
+        *({"task": topics.name} | prepared(topics, row, draw) for row in read(topics.tests[0], split)),
+    ]
+    if draw is not None:
+        draw.shuffle(made)
+    return made
+
+
+Sentence = dict[str, Row]  # by head, its record of one sentence
+
+
+def chinese(read: Read, split: str) -> Iterator[Sentence]:
+    """The Chinese GSD treebank's sentences: words, entities, and parts of speech where the two releases agree.
+
+    They are one text in one order. The tags are of release 1 in traditional characters, whose words are taken in
+    simplified ones from the other where all of a sentence's words have the same lengths.
+    """
+    entities = next(head for head in OPEN if head.name == "zh_entities")
+    sets = (read(name, split) for name in (GSD, entities.tests[0], "zh/pos/ud_gsd_v1"))
+    for words, named, tagged in zip(*sets, strict=True):
+        assert "".join(words["words"]) == "".join(named["tokens"]), "the two files hold different sentences"
+        sentence = {"words": {"words": words["words"]}, "zh_entities": prepared(entities, named)}
+        if (tags := simplified_tags(words["words"], tagged)) is not None:
+            sentence["zh_pos"] = {"tokens": [folded(word) for word in words["words"]], "tags": tags}
+        yield sentence
+
+
+def simplified_tags(words: Sequence[str], tagged: Row) -> list[str] | None:
+    """The tags of a sentence in traditional characters for its words in simplified ones; None if they don't match."""
+    same = [len(word) for word in words] == [len(word) for word in tagged["tokens"]]
+    return tagged["tags"] if same else None
+
+
+def english(read: Read, split: str) -> Iterator[Sentence]:
+    """The English Web Treebank's sentences: parts of speech, and entities where that release has the sentence."""
+    named = {tuple(row["tokens"]): row["tags"] for row in read("en/ner/uner_ewt", split)}
+    for row in read("en/pos/ud_english_ewt", split):
+        tokens = row["tokens"]
+        sentence = {"en_pos": {"tokens": tokens, "tags": row["tags"]}}
+        if (tags := named.get(tuple(tokens))) is not None:
+            sentence["en_entities"] = {"tokens": tokens, "tags": tags}
+        yield sentence
+
+
+def joined(sentences: Iterator[Sentence], draw: random.Random | None) -> Iterator[Row]:
+    """A record for each sentence; to train, every other one is a few in a row, since texts are more than sentences."""
+    waiting: list[Sentence] = []
+    room = 0
+    for sentence in sentences:
+        length = sum(map(len, next(iter(sentence.values())).get("words") or next(iter(sentence.values()))["tokens"]))
+        if waiting and (length > room or waiting[0].keys() != sentence.keys()):
+            yield _together(waiting)
+            waiting = []
+        if not waiting:
+            room = TOGETHER if draw is not None and draw.random() < 0.5 else 0
+        waiting.append(sentence)
+        room -= length
+    if waiting:
+        yield _together(waiting)
+
+
+def _together(sentences: Sequence[Sentence]) -> Row:
+    heads = list(sentences[0])
+    return {"task": heads} | {
+        head: {field: [*chain.from_iterable(one[head][field] for one in sentences)] for field in sentences[0][head]}
+        for head in heads
+    }
+
+
+def prepared(head: Head, row: Row, draw: random.Random | None = None) -> Row:
+    """A record as analysis will read its text: full-width letters and signs folded, Chinese parted into runs."""
+    from bothways.metrics.spans import spans
+    from bothways.tasks.sentences import Mark, word_spans
+    from bothways.tasks.tagging import tags_of
+    from bothways.tasks.units import split
+
+    if head.task == "segment":
+        return {"words": row["words"]}
+    if head.task == "classify":
+        text = folded(row["text"])
+        return {"text": text if draw is None else _begun(text, draw), "label": row["label"]}
+    if not head.name.startswith("zh_"):
+        return {"tokens": row["tokens"], "tags": row["tags"]}
+    text, starts = folded("".join(row["tokens"])), [0]
+    for token in row["tokens"]:
+        starts.append(starts[-1] + len(token))
+    marks = [Mark(label, starts[first], starts[end]) for label, first, end in spans(row["tags"], "BIO")]
+    units = split(text, "runs")
+    return {
+        "tokens": [text[start:end] for start, end in units],
+        "tags": tags_of(word_spans(marks, units)[0], len(units), "BIO"),
+    }
+
+
+def _begun(text: str, draw: random.Random) -> str:
+    """One or two of the text's sentences: short texts have topics too, and the first words tell most of them."""
+    from bothways.text.words import sentence_ends
+
+    ends = [0, *sentence_ends(text)]
+    count = min(draw.randint(1, 2), len(ends) - 1)
+    first = draw.randrange(len(ends) - count)
+    return text[ends[first] : ends[first + count]].strip() or text

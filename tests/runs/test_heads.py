@@ -1,0 +1,90 @@
+"""What heads are trained on: the treebank's sentences, aligned; nothing of dev or test in train; silver labels."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runs.heads import Plan, f1
+from runs.heads_data import GSD, OPEN, RESEARCH, chinese, english, joined, prepared, simplified_tags
+from runs.results import Start
+from runs.rows import Rows, read_records
+from runs.silver import _texts, folded, tagged
+
+ENTITIES = next(head for head in OPEN if head.name == "zh_entities")
+
+
+def plan(shared: Path, tmp_path: Path) -> Plan:
+    start = Start("none", tmp_path, ("en", "zh"), ())
+    return Plan(shared, tmp_path, Rows(tmp_path / "rows.jsonl"), start, False, False, (), 1e-3, 32, 0, ())
+
+
+def test_entities_of_characters_become_those_of_runs() -> None:
+    row = {"tokens": list("在IBM２０年"), "tags": ["O", "B-ORG", "I-ORG", "I-ORG", "B-X", "I-X", "I-X"]}
+    assert prepared(ENTITIES, row) == {
+        "tokens": ["在", "IBM", "20", "年"],
+        "tags": ["O", "B-ORG", "B-X", "I-X"],
+    }
+
+
+def test_tags_are_taken_over_where_all_words_have_the_same_lengths() -> None:
+    row = {"tokens": ["北京", "大學"], "tags": ["PROPN", "NOUN"]}
+    assert simplified_tags(["北京", "大学"], row) == ["PROPN", "NOUN"]
+    assert simplified_tags(["北", "京大学"], row) is None
+
+
+def test_sentences_are_joined_only_to_train_and_only_with_their_like() -> None:
+    both = [{"a": {"tokens": ["x"] * 20}, "b": {"tokens": ["y"] * 20}} for _ in range(50)]
+    alone = [{"a": {"tokens": ["z"] * 20}}]
+    apart = list(joined(iter(both + alone), None))
+    assert len(apart) == 51
+    train = list(joined(iter(both + alone), random.Random(0)))
+    assert sum(len(record["a"]["tokens"]) for record in train) == 51 * 20
+    assert {20, 80} <= {len(record["a"]["tokens"]) for record in train} <= {20, 40, 60, 80}
+    assert train[-1] == {"task": ["a"], "a": {"tokens": ["z"] * 20}}
+
+
+def test_silver_labels_are_jiebas_on_the_units_that_heads_read() -> None:
+    row = tagged("马云2026年创办iPhone12")
+    assert row["tokens"] == ["马", "云", "2026", "年", "创", "办", "iPhone", "12"]
+    assert row["tags"] == ["B-nr", "I-nr", "B-m", "B-m", "B-v", "I-v", "B-eng", "I-eng"]
+
+
+def test_held_out_sentences_are_left_out_of_silver_text() -> None:
+    paragraph = "今天天气很好啊。我们去看电影吧。明天还要再来一次。"
+    assert list(_texts(paragraph, set())) == [paragraph]
+    assert list(_texts(paragraph, {"我们去看电影吧。"})) == ["明天还要再来一次。"]
+    assert folded("，１ａ。") == ",1a。"
+
+
+def test_f1_counts_exact_items() -> None:
+    assert f1([{1, 2}, {3}], [{1}, {3, 4}]) == {"f1": 0.666667, "precision": 0.666667, "recall": 0.666667}
+    assert f1([{1}], [set()])["f1"] == 0.0
+
+
+def test_research_sets_are_apart_from_those_of_what_ships() -> None:
+    assert not {name for head in OPEN for name in head.tests} & {name for head in RESEARCH for name in head.tests}
+    assert len({head.name for head in OPEN}) == len(OPEN)
+
+
+@pytest.mark.shared
+def test_no_sentence_of_a_test_is_in_train(shared: Path, tmp_path: Path) -> None:
+    made: dict[str, list[Any]] = {
+        split: list(chinese(plan(shared, tmp_path).read, split)) for split in ("train", "dev", "test")
+    }
+    texts = {split: {"".join(one["words"]["words"]) for one in made[split]} for split in made}
+    assert {split: len(texts[split]) for split in texts} == {"train": 3997, "dev": 500, "test": 500}
+    assert not texts["train"] & (texts["dev"] | texts["test"])
+    assert not texts["dev"] & texts["test"]
+    tags = {split: sum("zh_pos" in one for one in made[split]) for split in made}
+    assert tags == {"train": 3986, "dev": 500, "test": 499}
+
+
+@pytest.mark.shared
+def test_english_sentences_have_both_labels(shared: Path, tmp_path: Path) -> None:
+    for split, both in (("train", 12000), ("dev", 1990), ("test", 2060)):
+        rows = list(english(plan(shared, tmp_path).read, split))
+        assert sum("en_entities" in row for row in rows) >= both
+    assert len(read_records(shared / GSD / "test.jsonl.gz")) == 500
