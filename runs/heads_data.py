@@ -131,7 +131,7 @@ def prepared(head: Head, row: Row, draw: random.Random | None = None) -> Row:
     """A record as analysis will read its text: full-width letters and signs folded, Chinese parted into runs."""
     from bothways.metrics.spans import spans
     from bothways.tasks.sentences import Mark, word_spans
-    from bothways.tasks.tagging import tags_of
+    from bothways.tasks.tag_sets import tags_of
     from bothways.tasks.units import split
 
     if head.task == "segment":

@@ -23,7 +23,7 @@ from benchmarks.finetune import minilm
 from runs.baselines import BASELINES, Baseline
 from runs.pages import page
 from runs.plan import Plan, finetune, flags, planned
-from runs.rows import Row, read_records, write_records
+from runs.rows import RESULTS, Row, Rows, read_records, write_records
 from runs.sets import SETS, DataSet, Part
 from runs.tfidf import Features, numbers, tfidf, tfidf_cosine
 from runs.tfidf import records as as_records

@@ -37,7 +37,7 @@ def tagged(text: str) -> Row:
 
     from bothways.metrics.spans import Span
     from bothways.tasks.sentences import Mark, word_spans
-    from bothways.tasks.tagging import tags_of
+    from bothways.tasks.tag_sets import tags_of
     from bothways.tasks.units import split
 
     units = split(text, "runs")

@@ -29,7 +29,8 @@ from bothways.tasks.one_label import label_answer
 from bothways.tasks.segment import SegmentTask
 from bothways.tasks.sentences import Sentence, told_span
 from bothways.tasks.tag import TagTask
-from bothways.tasks.tagging import PLAIN, best_tags, read_words
+from bothways.tasks.tag_sets import PLAIN
+from bothways.tasks.tagging import best_tags, read_words
 from bothways.tasks.units import Offsets, split
 from bothways.tasks.windows import Window, word_windows
 from bothways.text.languages import Stretch, language_of, stretches
