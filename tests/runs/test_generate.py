@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from runs import generate, results, transformers_writer
-from runs.results import Plan
+from runs import generate, plan, transformers_writer
+from runs.results import ResultsPlan
 from runs.rows import Rows
 from runs.writers import WRITERS, copied, lead, likest, nearest
 from runs.writing_sets import SETS, WritingSet
@@ -81,7 +81,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         assert (command if module == "bothways" else transformers_writer.main)([*words]) == 0
         return 1.0
 
-    monkeypatch.setattr(results, "bothways", run)
+    monkeypatch.setattr(plan, "bothways", run)
     return tmp_path
 
 
@@ -172,7 +172,7 @@ def test_records_of_the_sets(tmp_path: Path) -> None:
     assert back.record({"source": "a", "target": "一"}) == {"target": "a", "source": "一"}
     answers = next(data for data in SETS if data.kind == "answers").record(ASKED[0])
     assert (answers["source"], answers["target"]) == ("谁看你？ 今天我吃。我看你。", ["我", "我看你"])
-    plan = Plan(tmp_path, tmp_path, Rows(tmp_path / "rows"), 1, quick=False, keep=False)
+    plan = ResultsPlan(tmp_path, tmp_path, Rows(tmp_path / "rows"), 1, quick=False)
     one = replace(SETS[0], minutes=30.0)
     assert plan.learnt(one)["minutes"] == 30.0
     assert "minutes" not in plan.learnt(SETS[0])
