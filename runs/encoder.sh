@@ -28,8 +28,8 @@ fi
 resume=""
 [ -f "$out/run/config.toml" ] && resume="--resume"
 "$python" -m bothways pretrain --text $text --dev $dev --shards "$out/shards" --out "$out/run" $begin \
-    --steps "${STEPS:-2500}" --step-tokens 6144 --evaluate-every 200 --corpus.second none --corpus.mask-rate 0.2 \
-    --optim.method muon --optim.lr 5e-4 --optim.warmup 0.02 --optim.schedule stable --optim.decay 0.4 --optim.dropout 0 \
+    --steps "${STEPS:-1300}" --step-tokens 6144 --evaluate-every 200 --corpus.second none --corpus.mask-rate 0.2 \
+    --optim.method muon --optim.lr 7e-4 --optim.warmup 0.02 --optim.schedule stable --optim.decay 0.4 --optim.dropout 0 \
     ${MORE:-} $resume
 
 "$python" -m runs.heldout "$out/run" --text "$data/zh/rawtext/wikipedia_zh/dev.txt.xz" "$data/en/rawtext/wikipedia_2015/dev.txt.xz"
