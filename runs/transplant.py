@@ -50,9 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--text", type=Path, nargs="+", required=True, help="raw text, as for bothways pretrain")
     parser.add_argument("--shards", type=Path, required=True, help="folder of that text tokenised; made if it is not")
     parser.add_argument("--pairs", type=Path, nargs="+", required=True, help='{"source": English, "target": Chinese}')
-    parser.add_argument("--layers", type=int, nargs="+", default=[0, 2, 4], help="which of its layers, from 0")
+    parser.add_argument("--layers", type=int, nargs="+", default=[0, 1, 2], help="which of its layers, from 0")
     wanted = parser.parse_args(argv)
-    donor = load(wanted.donor or minilm())
+    source = wanted.donor or minilm()
+    donor = load(source)
     tokenizer = Tokenizer.from_folder(wanted.vocab)
     seed_everything(0)
     config = replace(donor.config, vocab_size=tokenizer.size, num_hidden_layers=len(wanted.layers))
@@ -73,7 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with torch.no_grad():
         ours.embeddings.word.weight.copy_(torch.from_numpy(words))
         head.bias.copy_(torch.from_numpy(np.log((seen + 1) / (seen + 1).sum())))
-    save(model, wanted.out, card=f"# Layers {wanted.layers} of {(wanted.donor or minilm()).name}, not yet trained on\n")
+    name = "all-MiniLM-L6-v2" if wanted.donor is None else source.name
+    save(model, wanted.out, card=f"# Layers {wanted.layers} of {name}, not yet trained on\n")
     print(json.dumps(told | {"parameters": model.parameters}))
     return 0
 

@@ -77,7 +77,7 @@ def add_norm(
     eps: float,
 ) -> Float[Tensor, "R O"]:
     """norm(residual + dequantise(…))."""
-    summed = sums.float() * scale * by + middle * ones + bias + residual
+    summed = dequantise(sums, scale, middle, by, ones, bias) + residual
     return F.layer_norm(summed, weight.shape, weight, shift, eps)
 
 

@@ -106,8 +106,10 @@ def _outline(config: EncoderConfig, task: Task | None, *, pooler: bool) -> Netwo
     return network
 
 
-def start_from(name: str | Path, task: Task) -> Model:
+def start_from(name: str | Path, task: Task, *, pooler: bool = True) -> Model:
     """A model for `task` that starts from the encoder of another: its heads are kept where they fit, else fresh.
+
+    `pooler=False` leaves the pooler out, where nothing would train it.
 
     Raises:
         ModelError: as `load`; heads of another task are left out and told, not an error.
@@ -120,8 +122,9 @@ def start_from(name: str | Path, task: Task) -> Model:
         encoder = Encoder(config, pooler=_has_pooler(weights))
     named = functools.partial(name_in_file, layers=layers_of(config, raw), architecture=saved_class(raw))
     _check(weights, {f"encoder.{key}": value for key, value in encoder.state_dict().items()}, named, where=str(folder))
-    encoder.pooler = Pooler(config.hidden_size)
-    initialise(encoder.pooler, config.initializer_range)
+    encoder.pooler = Pooler(config.hidden_size) if pooler else None
+    if encoder.pooler is not None:
+        initialise(encoder.pooler, config.initializer_range)
     weights = _as_task_has_them(functools.partial(task.first_weights, config=config), weights, folder)
     return _assign(Model(tokenizer, task.network(encoder), task, folder), weights)
 

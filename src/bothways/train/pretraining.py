@@ -186,10 +186,7 @@ def _model(settings: Pretrain, tokenizer: Tokenizer, task: PretrainTask) -> Mode
     if is_size(settings.model):
         config = replace(sized(settings.model, tokenizer.size), max_position_embeddings=max(512, max_length))
         return fresh(config, tokenizer, task, pooler=settings.corpus.second is not None)
-    model = start_from(settings.model, task)
-    if settings.corpus.second is None:
-        model.network.encoder.pooler = None  # nothing would train it
-        model.told = [line for line in model.told if "encoder.pooler" not in line]
+    model = start_from(settings.model, task, pooler=settings.corpus.second is not None)
     if model.tokenizer.vocabulary != tokenizer.vocabulary:
         raise ConfigError(
             f"--vocab {settings.vocab} is not the vocabulary of {settings.model}; "
