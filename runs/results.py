@@ -116,6 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--sets", nargs="+", choices=[data.name for data in SETS], default=None, help="only these")
     parser.add_argument("--tasks", nargs="+", choices=list(BASELINES), default=None, help="only these")
     parser.add_argument("--start", type=Path, default=None, help="a model's folder to start from, and from no other")
+    parser.add_argument("--rates", type=float, nargs="+", default=None, help="learning rates to choose from on dev")
+    parser.add_argument("--untrained", action="store_true", help="beside each start, its shape with random weights too")
     parser.add_argument("--keep", action="store_true", help="keep the runs' folders when their rows are made")
     parser.add_argument(
         "--write", action="store_true", help="measure nothing: write the page from the rows that are there"
@@ -140,7 +142,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     with rows.only_writer():
         if not wanted.write:
-            begins = starts(wanted.start)
+            begins = [replace(one, rates=tuple(wanted.rates or one.rates)) for one in starts(wanted.start)]
+            if wanted.untrained:
+                begins = [each for one in begins for each in (one, untrained(one, plan.work))]
             for data in chosen:
                 baselines(plan, data, BASELINES[data.task])
                 for start in begins:
@@ -166,6 +170,18 @@ def starts(given: Path | None) -> list[Start]:
     except ModelError as error:
         print(f"skipped: every row that starts from the built-in model: {error}", file=sys.stderr)
     return found
+
+
+def untrained(start: Start, work: Path) -> Start:
+    """The same shape and vocabulary with random weights: what pre-training is worth."""
+    from bothways.models.model import fresh, load, save, seed_everything
+
+    folder = work / f"{start.name}-untrained"
+    if not (folder / "config.json").is_file():
+        seed_everything(0)
+        trained = load(start.folder)
+        save(fresh(trained.config, trained.tokenizer, None), folder)
+    return replace(start, name=folder.name, folder=folder)
 
 
 # ------------------------------------------------------------------------------------------------ measurements

@@ -75,6 +75,21 @@ def examples(made: PretrainingSource, epoch: int = 0) -> list[Example]:
     return [item.make() for item in made.items(epoch)]
 
 
+def test_cls_is_asked_for_pieces_of_its_own_text(shards: Shards, tokenizer: Tokenizer) -> None:
+    plain, asking = (source(shards, tokenizer, cls_words=number) for number in (None, 3))
+    for one, other in zip(examples(plain), examples(asking), strict=True):
+        few, many = one.reads["masked"], other.reads["masked"]
+        asked = many.labels[: len(many.rows) - len(few.rows)]
+        text = set(unmasked(one).tolist()) - {tokenizer.cls_id, tokenizer.sep_id}
+        assert len(asked) == len(set(asked.tolist())) == min(3, len(text))
+        assert set(asked.tolist()) <= text
+        assert not many.rows[: len(asked)].any()
+        assert np.array_equal(many.rows[len(asked) :], few.rows)
+        assert np.array_equal(many.labels[len(asked) :], few.labels)
+        assert np.array_equal(one.pieces[0].input_ids, other.pieces[0].input_ids)
+    assert all(map(same, *([item.make() for item in made.heldout(50)] for made in (plain, asking))))
+
+
 @pytest.mark.parametrize("second", ["next", "order", None])
 def test_an_epoch_uses_every_token_once(shards: Shards, tokenizer: Tokenizer, second) -> None:
     made = source(shards, tokenizer, second=second)
@@ -249,6 +264,7 @@ def test_bad_settings(shards: Shards, tokenizer: Tokenizer) -> None:
     for settings, message in [
         ({"max_length": 4}, "max_length is 4; wanted at least 5"),
         ({"max_length": 3, "second": None}, "max_length is 3; wanted at least 4"),
+        ({"cls_words": 0}, "cls_words is 0; wanted at least 1, or none"),
         ({"mask_rate": 0.0}, "mask_rate is 0.0; wanted a number between 0 and 1, such as 0.15"),
         ({"short_rate": 1.5}, "short_rate is 1.5; wanted a number from 0 to 1, such as 0.1"),
         ({"second": "following"}, "second is 'following'; wanted 'next', 'order' or None"),

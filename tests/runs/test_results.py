@@ -18,7 +18,7 @@ from runs.sets import DataSet, Part, Published
 from bothways.cli.main import main as command
 from bothways.data.records import read_records
 from bothways.infer.predictor import Predictor
-from bothways.models.model import fresh, save, seed_everything, start_from
+from bothways.models.model import fresh, load, save, seed_everything, start_from
 from bothways.nn.encoder import EncoderConfig
 from bothways.tasks import TRAINABLE, task_class
 from bothways.text.tokenizer import Tokenizer
@@ -156,6 +156,20 @@ def test_other_settings_or_weights_are_other_rows(world: Path, monkeypatch: pyte
     assert len(after) == 2 * len(calls)
     assert page.count("| small |") == 1
     assert ", 1 epoch," in page
+
+
+def test_what_pre_training_is_worth_is_measured_beside_it(world: Path):
+    rows, page, calls = run(world, "--sets", "labels", "--untrained", "--rates", "0.01", "--seeds", "1")
+    measured = [(row["start"], row["lr"]) for row in rows if row["measure"] == "test"]
+    assert measured == [("small", 0.01), ("small-untrained", 0.01)]
+    assert len(calls) == 2
+    assert "| small-untrained |" in page
+    small, other = world / "small", world / "work" / "small-untrained"
+    (theirs,), (own,) = (
+        {row["weights"] for row in rows if row.get("start") == name} for name in (small.name, other.name)
+    )
+    assert theirs != own
+    assert load(small).config == load(other).config
 
 
 def test_parts_are_what_they_say(world: Path):

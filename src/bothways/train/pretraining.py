@@ -222,6 +222,7 @@ def _source(shards: Shards, model: Model, settings: Pretrain, seed: int) -> Pret
         mask_rate=corpus.mask_rate,
         whole_words=corpus.whole_words,
         short_rate=corpus.short_rate,
+        cls_words=corpus.cls_words,
     )
 
 

@@ -76,6 +76,8 @@ class Corpus:
     """Chinese words, found by rjieba, count as words"""
     short_rate: float = 0.1
     """share of sequences shorter than they could be"""
+    cls_words: int | None = None
+    """so many pieces of its text, drawn at random, are asked of [CLS] too, which no mask teaches anything"""
     workers: int | None = None
     """processes that tokenise; none: one a core"""
 
