@@ -119,6 +119,7 @@ def model_folder(cache: Path, shape: str) -> Path:
     layers, width, heads, inner = SHAPES[shape]
     torch.manual_seed(0)
     config = BertConfig(num_hidden_layers=layers, hidden_size=width, num_attention_heads=heads, intermediate_size=inner)
+    config.position_embedding_type = "absolute"  # CTranslate2 asks for it, transformers 5 leaves it out
     (folder / "vocab.txt").write_text(
         "\n".join(["[PAD]", *(f"[unused{n}]" for n in range(1, 100)), "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
         + "\n"

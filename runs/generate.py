@@ -13,24 +13,25 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.finetune import SHARED
-from runs.pages import page
+from runs.pages import page, samples_table
 from runs.results import ResultsPlan, Start, baselines, finetuned, told
 from runs.rows import RESULTS, Row, Rows
 from runs.sets import DataSet
 from runs.tfidf import records as as_records
 from runs.writers import WRITERS
+from runs.writing_samples import SAMPLES
 from runs.writing_sets import SETS, WritingSet
 
 from bothways.data.record import Record
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "generation.md"
 BEAMS = 4  # on the tests; dev is written greedily
-SAMPLES = 5
-SHOWN = 100  # characters of a sample's source
+SHOWN = 5  # test records that are left to look at
 QUICK = {"train": 64, "dev": 8, "test": 12}  # records of a quick run
 
 HEAD = """# Generation
@@ -45,7 +46,8 @@ transformers' EncoderDecoderModel: the same weights to begin with, records, rate
 ROUGE, distinct, EM and F1 in percent, BLEU and chrF from 0 to 100, perplexity a token; means ± sample deviation over
 the seeds. Learning rates: {rates}. The best epoch by dev counts, whose time does not; tests are written with 4 beams,
 by Bothways, which writes what transformers does (`benchmarks/generate.py --check`). Under each table: how long a set
-was learnt, and from what. The samples' texts belong to the authors of the sets.
+was learnt, and from what. Samples are of sentences of our own (`runs/writing_samples.py`), for the sets' texts belong
+to their authors; five test records of each, from the worst written to the best, are left in `samples.md` in `--work`.
 """
 TITLES = {
     "translation": "Translation",
@@ -95,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for data in chosen:
                 baselines(plan, data, WRITERS[data.kind])
                 for start in begins:
-                    finetuned(plan, data, start, score=written)
+                    finetuned(plan, data, start, score=partial(written, left=plan.work / "samples.md"))
                 write()
         write()
     print(f"{len(rows.all())} rows in {rows.path}, told in {target}")
@@ -114,13 +116,13 @@ def starts(name: str, decoders: Sequence[str], rates: tuple[float, ...], *, peer
     return found
 
 
-def written(folder: Path, data: DataSet, tests: Mapping[str, list[Row]]) -> Row:
-    """A run's scores on the tests, how they were counted, and samples of the first."""
+def written(folder: Path, data: DataSet, tests: Mapping[str, list[Row]], *, left: Path) -> Row:
+    """A run's scores on the tests, how they were counted, and samples of our own; some of a test's go to `left`."""
     import bothways as package
 
     assert isinstance(data, WritingSet)
     predictor = package.load(folder, max_length=data.max_length).with_options(beams=BEAMS)
-    task, found, samples, signatures = predictor.model.task, {}, list[Row](), list[str]()
+    task, found, signatures = predictor.model.task, {}, list[str]()
     assert task is not None
     for test, rows in tests.items():
         records = as_records(rows)
@@ -128,26 +130,32 @@ def written(folder: Path, data: DataSet, tests: Mapping[str, list[Row]]) -> Row:
         predictions = predictor.answer(records, encoded)
         scores = data.scores(task, records, predictions)
         signatures += [f"{name} {how}" for name, how in scores["signatures"].items()]
+        if not found:
+            ranked = _ranked(records, predictions)
+            chosen = {step * (len(ranked) - 1) // (SHOWN - 1): None for step in range(SHOWN)}
+            with left.open("a", encoding="utf-8") as file:
+                file.write(f"## {data.name}, {folder}\n\n{samples_table([ranked[at] for at in chosen])}\n")
         found[test] = told(scores, rows) | {"tokens_dropped": sum(one.coverage.dropped for one in encoded)}
-        samples = samples or _samples(records, predictions)
+    own = [{"source": source, "target": target} for source, target in SAMPLES[data.name]]
+    samples = _ranked(as_records(own), predictor.predict(own))
     return {"tests": found, "signatures": list(dict.fromkeys(signatures)), "samples": samples}
 
 
-def _samples(records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> list[Row]:
-    """Records at even distances in the order of how well they were written."""
+def _ranked(records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> list[Row]:
+    """Sources, targets and what was written, worst first by chrF."""
     from bothways.metrics.overlap import chrf
     from bothways.tasks.generate import targets_of
 
-    quality = [chrf([targets_of(r)], [one["text"]])[0] for r, one in zip(records, predictions, strict=True)]
-    order = sorted(range(len(records)), key=lambda number: quality[number])
-    chosen = [order[step * (len(order) - 1) // (SAMPLES - 1)] for step in range(SAMPLES)]
-    samples = []
-    for number in dict.fromkeys(chosen):
-        source = records[number].fields["source"]
-        shown = source if len(source) <= SHOWN else f"{source[:SHOWN]}…"
-        texts = {"target": targets_of(records[number])[0], "text": predictions[number]["text"]}
-        samples.append({"chrf": round(quality[number], 1), "source": shown} | texts)
-    return samples
+    found = [
+        {
+            "chrf": round(chrf([targets_of(record)], [one["text"]])[0], 1),
+            "source": record.fields["source"],
+            "target": targets_of(record)[0],
+            "text": one["text"],
+        }
+        for record, one in zip(records, predictions, strict=True)
+    ]
+    return sorted(found, key=lambda one: one["chrf"])
 
 
 def _cut(data: WritingSet) -> WritingSet:

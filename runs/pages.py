@@ -168,9 +168,13 @@ def _samples(rows: Sequence[Row], data: DataSet) -> str:
     found = next((row for row in reversed(rows) if row["set"] == data.name and "samples" in row), None)
     if found is None:
         return ""
-    lines = [f"Samples of **{data.name}** by {found['start']}, from its worst text (by chrF) to its best:\n"]
-    lines += ["| chrF | source | reference | written |", "|---|---|---|---|"]
-    for one in found["samples"]:
+    return f"Samples of **{data.name}** by {found['start']}:\n\n{samples_table(found['samples'])}"
+
+
+def samples_table(samples: Sequence[Row]) -> str:
+    """Sources, what would have been right, and what was written."""
+    lines = ["| chrF | source | reference | written |", "|---|---|---|---|"]
+    for one in samples:
         cells = [" ".join(one[name].split()).replace("|", "\\|") for name in ("source", "target", "text")]
         lines.append(f"| {one['chrf']:.0f} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -15,6 +15,7 @@ from runs import generate, plan, transformers_writer
 from runs.results import ResultsPlan
 from runs.rows import Rows
 from runs.writers import WRITERS, copied, lead, likest, nearest
+from runs.writing_samples import SAMPLES
 from runs.writing_sets import SETS, WritingSet
 
 from bothways.cli.main import main as command
@@ -74,6 +75,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         WritingSet("asked", "generate", "zh/asked", ("rougeL", "f1", "em"), **answers),
     ]
     monkeypatch.setattr(generate, "SETS", sets)
+    own = tuple((row["source"], row["target"]) for row in PAIRS[:3])
+    monkeypatch.setattr(generate, "SAMPLES", {"pairs": own, "asked": own})
 
     def run(*words: str, module: str) -> float:
         with (tmp_path / "calls").open("a") as calls:
@@ -106,8 +109,10 @@ def test_a_set_is_measured_beside_baselines_and_told(world: Path) -> None:
     assert {"bleu", "chrf", "rougeL", "perplexity", "records", "tokens_dropped"} <= set(pairs["tests"]["test"])
     assert any("tok:zh" in one for one in pairs["signatures"])
     assert [one["chrf"] for one in pairs["samples"]] == sorted(one["chrf"] for one in pairs["samples"])
-    assert len(pairs["samples"]) == 5
-    assert {one["source"] for one in pairs["samples"]} < {row["source"] for row in PAIRS}
+    assert {one["source"] for one in pairs["samples"]} == {row["source"] for row in PAIRS[:3]}
+    left = (world / "work" / "samples.md").read_text(encoding="utf-8")
+    assert left.count("\n## ") + 1 == 4
+    assert left.count("| chrF |") == 4
     asked = rows[-1]
     assert {"em", "f1", "rougeL"} <= set(asked["tests"]["test"])
     assert asked["tests"]["test"]["tokens_dropped"] > 0
@@ -117,6 +122,11 @@ def test_a_set_is_measured_beside_baselines_and_told(world: Path) -> None:
     assert f"| pairs | test | the source itself | – | – | {rows[0]['tests']['test']['bleu']:.2f} |" in page
     assert "| chrF | source | reference | written |" in page
     assert make(world, "--without-peer", "--decoders", "copy", "share") == (rows, page, calls)
+
+
+def test_every_set_has_samples_of_our_own() -> None:
+    assert set(SAMPLES) == {data.name for data in SETS}
+    assert all(len(pairs) == 5 and all(map(all, pairs)) for pairs in SAMPLES.values())
 
 
 def test_transformers_learns_the_same_for_as_long(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
