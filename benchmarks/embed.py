@@ -63,8 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         alone = undisturbed(job, wanted.rows)
         print_alone(alone, tokens)
         job = Job(wanted.model, data, out / "killed.npy", wanted.threads)
-        moments = sorted(random.Random(wanted.seed).randrange(wanted.rows) for _ in range(wanted.kills))
-        killed = killed_and_resumed(job, moments, alone.seconds / wanted.rows)
+        killed = killed_and_resumed(job, moments(wanted.rows, wanted.kills, wanted.seed), alone.seconds / wanted.rows)
         differ = difference(out / "undisturbed.npy", out / "killed.npy")
         left = sorted(path.name for path in out.iterdir() if path.suffix != ".npy")
         print_killed(killed, wanted.kills, differ, left)
@@ -224,6 +223,12 @@ class Killed:
     early: bool = False  # an output was there though its run had not ended
     reused: int = 0  # rows of earlier processes that the last one tells of
     seconds: float = 0.0  # all processes, from start to end
+
+
+def moments(rows: int, kills: int, seed: int) -> list[int]:
+    """The row that each kill comes at, in order."""
+    draw = random.Random(seed)
+    return sorted(draw.randrange(rows) for _ in range(kills))
 
 
 def killed_and_resumed(job: Job, moments: Sequence[int], row_seconds: float) -> Killed:

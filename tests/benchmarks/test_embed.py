@@ -50,6 +50,14 @@ def test_growth_is_counted_from_the_first_tenth():
     assert embed.Alone(100, looks[:1]).growth == 0.0
 
 
+def test_kills_come_at_moments_of_their_own():
+    found = embed.moments(1_000_000, 10, 0)
+    assert found == sorted(set(found))
+    assert len(found) == 10
+    assert found[0] < 300_000 < 700_000 < found[-1] < 1_000_000
+    assert embed.moments(1_000_000, 10, 1) != found
+
+
 def test_outputs_that_differ_are_told(tmp_path):
     vectors = np.zeros((5, 2), dtype=np.float32)
     np.save(tmp_path / "a.npy", vectors)
@@ -65,7 +73,7 @@ def test_outputs_that_differ_are_told(tmp_path):
 @pytest.mark.slow  # four processes that import torch
 def test_killed_and_resumed_in_small(folder, capsys):
     rows = 2 * PART + 500
-    code = embed.main(["--rows", str(rows), "--model", str(folder), "--kills", "2", "--seed", "2", "--threads", "1"])
+    code = embed.main(["--rows", str(rows), "--model", str(folder), "--kills", "2", "--seed", "4", "--threads", "1"])
     told = capsys.readouterr().out
     assert code == 0, told
     assert told.endswith("\nHolds.\n")
