@@ -81,6 +81,8 @@ def learn_from_text(plan: SpinePlan) -> None:
         length = ("--steps", "20") if plan.quick else ("--minutes", str(plan.minutes))
         seconds = bothways(
             *("pretrain", "--text", *text, "--dev", held_out, "--model", "tiny", "--vocab", str(vocabulary)),
+            # The defaults when LOG.md's rows were made.
+            *("--optim.method", "adamw", "--optim.lr", "1e-3", "--optim.dropout", "none"),
             *(*length, "--seed", "0", "--out", str(pretrained), *resumed(pretrained)),
         )
         return {**log(pretrained)[-1]["finished"], "process_seconds": seconds}

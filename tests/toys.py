@@ -1,4 +1,4 @@
-"""What the tests of several rooms share: toy texts with labels, files of records, the command line in this process."""
+"""What the tests of several rooms share: toy texts, files, some steps of training, the command line in this process."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import contextlib
 import io
 import json
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
+from bothways.batch import Example, pack
 from bothways.cli.main import main
+from bothways.models.model import Model
 
 SENTENCE = "the film was a long day in town and we saw it with some old friends of ours"
 WORDS = SENTENCE.split()
@@ -48,3 +52,17 @@ def write_records(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     """One JSON line a record."""
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+def take_steps(model: Model, examples: Sequence[Example], steps: int, *, lr: float) -> None:
+    """So many steps of AdamW, each over all of the examples: not the loop, but enough for answers to look like some."""
+    task, batch = model.task, pack(examples)
+    assert task is not None
+    optimizer = torch.optim.AdamW(model.network.parameters(), lr=lr)
+    model.network.train()
+    for _ in range(steps):
+        losses = task.losses(model.network(batch), batch)
+        weights = {head: batch.targets[head].weight or 1 for head in losses}  # 0: no example is for that head
+        torch.stack([loss / weights[head] for head, loss in losses.items()]).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()

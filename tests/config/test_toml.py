@@ -56,6 +56,13 @@ class Settings:
             raise ConfigError("name is 'refused'; wanted another")
 
 
+@dataclass(frozen=True)
+class Late:
+    """Where steps are 5 by default, though None by default in their own class."""
+
+    flat: Flat = Flat(steps=5)
+
+
 PATH = TEXT.map(Path)
 DEEP = st.builds(Deep, clip=st.none() | NUMBER, names=st.lists(TEXT, max_size=3).map(tuple))
 INNER = st.builds(Inner, lr=NUMBER, pair=st.tuples(st.integers(), NUMBER), deep=DEEP)
@@ -172,3 +179,10 @@ def test_a_mistake_in_a_dict_is_told():
         from_dict(Settings, {"name": "x", "inner": {"lr": "fast"}})
     with pytest.raises(ConfigError, match=r"name is missing; wanted a string$"):
         from_dict(Settings, {})
+
+
+def test_none_is_written_where_the_default_is_something_else(tmp_path):
+    (tmp_path / "run.toml").write_text(to_toml(Late(Flat(steps=None))), encoding="utf-8")
+    assert 'steps = "none"\n' in (tmp_path / "run.toml").read_text(encoding="utf-8")
+    assert from_toml(Late, tmp_path / "run.toml") == Late(Flat(steps=None))
+    assert "steps" not in to_toml(Flat(steps=None))

@@ -17,9 +17,10 @@ import bothways
 from bothways.batch import Example, Piece, Read
 from bothways.data.record import Record
 from bothways.errors import BothwaysError, ConfigError, DataError, ModelError
-from bothways.infer import predictor as module
+from bothways.infer import answering as module
 from bothways.infer.engine import Engine, by_length
-from bothways.infer.predictor import Predictor, records_of
+from bothways.infer.inputs import records_of
+from bothways.infer.predictor import Predictor
 from bothways.models.model import Model, fresh, save
 from bothways.nn.encoder import EncoderConfig
 from bothways.tasks.base import Answer

@@ -8,8 +8,9 @@ from functools import cache
 from typing import Any
 
 import torch
+from tests.toys import take_steps
 
-from bothways.batch import Example, Piece, Read, pack
+from bothways.batch import Example, Piece, Read
 from bothways.data.record import IN_MEMORY, Record
 from bothways.infer.predictor import Predictor
 from bothways.models.model import Model, fresh
@@ -97,6 +98,7 @@ TRANSLATIONS = [
 ]
 MASKED = ["今天天气很好。", "The capital of France is Paris."]
 
+RATE = 4e-3  # of training
 _ALL = [TAGGED, WORDS, LABELLED, PAIRS, ALIKE, UTTERANCES, ROLES, QUESTIONS, CHOICES, TRANSLATIONS, MASKED]
 
 
@@ -138,20 +140,8 @@ def trained(task: Task, given: Sequence[Mapping[str, Any]], *, steps: int) -> Pr
     """A model of the task that has taken some steps over all of the records at once."""
     one = model(task)
     encoded = task.encode(as_records(given), one.tokenizer, max_length=96, labelled=True)
-    _train(one, [example for each in encoded for example in each.examples], steps)
+    take_steps(one, [example for each in encoded for example in each.examples], steps, lr=RATE)
     return Predictor(one, device="cpu")
-
-
-def _train(one: Model, examples: Sequence[Example], steps: int) -> None:
-    task, batch = one.task, pack(examples)
-    assert task is not None
-    optimizer = torch.optim.AdamW(one.network.parameters(), lr=4e-3)
-    one.network.train()
-    for _ in range(steps):
-        losses = task.losses(one.network(batch), batch)
-        torch.stack([loss / max(batch.targets[head].weight, 1) for head, loss in losses.items()]).sum().backward()
-        optimizer.step()
-        optimizer.zero_grad()
 
 
 def masked(steps: int) -> Predictor:
@@ -167,7 +157,7 @@ def masked(steps: int) -> Predictor:
             read = Read(rows=torch.tensor([place + 1]).numpy(), groups=torch.tensor([1]).numpy(),
                         labels=torch.tensor([int(label)]).numpy(), weight=1.0)  # fmt: skip
             examples.append(Example((Piece(torch.tensor(ids).numpy()),), {"masked": read}))
-    _train(one, examples, steps)
+    take_steps(one, examples, steps, lr=RATE)
     return Predictor(one, device="cpu")
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.toys import take_steps
 
-from bothways.batch import Example, pack
+from bothways.batch import Example
 from bothways.data.record import IN_MEMORY, Record
 from bothways.infer.predictor import Predictor
 from bothways.models.model import Model, fresh
@@ -70,15 +71,8 @@ def trained(as_records: Any) -> Callable[..., Predictor]:
         assert task is not None
         length = model.config.max_position_embeddings
         encoded = task.encode(as_records(given), model.tokenizer, max_length=length, labelled=True)
-        batch = pack([example for one in encoded for example in one.examples])
-        optimizer = torch.optim.AdamW(model.network.parameters(), lr=lr)
-        model.network.train()
         torch.set_num_threads(1)  # threads cost more than they give in so small a network
-        for _ in range(steps):
-            losses = task.losses(model.network(batch), batch)
-            torch.stack([loss / batch.targets[head].weight for head, loss in losses.items()]).sum().backward()
-            optimizer.step()
-            optimizer.zero_grad()
+        take_steps(model, [example for one in encoded for example in one.examples], steps, lr=lr)
         return Predictor(model, device="cpu")
 
     return train

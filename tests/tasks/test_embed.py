@@ -30,7 +30,7 @@ def states(predictor, text, layer=-1):
 
 
 def _records(texts):
-    from bothways.infer.predictor import records_of
+    from bothways.infer.inputs import records_of
 
     return records_of(texts)
 

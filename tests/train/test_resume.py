@@ -104,6 +104,24 @@ def test_resumed_with_muon_is_undisturbed(launch, undisturbed, pretrain_words, t
     assert_same(out, undisturbed(words))
 
 
+def test_a_run_begun_when_dropout_was_none_by_default_is_not_changed_in_silence(
+    launch, undisturbed, pretrain_words, tmp_path: Path
+):
+    """Its config.toml says nothing of dropout, which meant none, and would mean 0 today."""
+    out, words = tmp_path / "run", pretrain_words
+    assert launch(*words, "--out", out, at=(LOOP, "clip_grad_norm_", 9, KILL)).code == -KILL
+    config = out / "config.toml"
+    said = config.read_text(encoding="utf-8")
+    assert said.count('dropout = "none"\n') == 1
+    config.write_text(said.replace('dropout = "none"\n', ""), encoding="utf-8")
+    ended = launch("pretrain", "--config", config, "--out", out, "--resume")
+    assert ended.code == 2
+    assert ended.err.startswith("bothways: error: --resume: optim.dropout is 0.0, but the run in ")
+    assert ended.err.endswith(f"leave it as it was (bothways … --config {config} --optim.dropout none --resume)\n")
+    assert launch("pretrain", "--config", config, "--optim.dropout", "none", "--out", out, "--resume").code == 0
+    assert weights_of(out) == weights_of(undisturbed(words))
+
+
 def test_killed_again_and_again(launch, undisturbed, finetune_words, tmp_path: Path):
     out = tmp_path / "run"
     launch(*finetune_words, "--out", out, at=(CHECKPOINT, "sync", 5, KILL))

@@ -146,6 +146,31 @@ def test_killed_ten_times_the_output_is_the_same(predictor, jsonl, texts, tmp_pa
     assert [path.name for path in out.parent.iterdir()] == [out.name]
 
 
+@pytest.mark.parametrize("ending", [".npy", ".jsonl", ".parquet"])
+def test_killed_while_the_output_is_written_leaves_nothing_behind(
+    predictor, jsonl, texts, tmp_path, ending, monkeypatch
+):
+    embedder, data = predictor.embedder(), jsonl(rows(texts))
+    out = tmp_path / "killed" / f"v{ending}"
+    write = (writer := module.WRITERS[ending]).write
+
+    def dying(self, block):
+        write(self, block)
+        if block.records[0].fields["n"] >= 16:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "write", dying)
+        patch.setattr(type(out), "unlink", lambda *_, **__: None)  # a killed process does not tidy up
+        with pytest.raises(Killed):
+            embed_file(embedder, data, out, identity={}, quiet=True)
+    assert [path.name for path in out.parent.iterdir()] == [".v.parts"]
+    assert embed_file(embedder, data, out, identity={}, quiet=True).reused == 50
+    embed_file(embedder, data, tmp_path / f"whole{ending}", identity={}, quiet=True)
+    assert out.read_bytes() == (tmp_path / f"whole{ending}").read_bytes()
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+
+
 def test_records_that_changed_meanwhile_are_computed_anew(predictor, jsonl, texts, tmp_path, monkeypatch):
     embedder = predictor.embedder()
     data = jsonl([*rows(texts), {"text": 7}])

@@ -96,7 +96,8 @@ def run(argv: list[str]) -> int:
 
 def _found(wanted: Analyze) -> Iterator[dict[str, Any]]:
     from bothways.data.records import read_records
-    from bothways.infer.predictor import load, records_of
+    from bothways.infer.inputs import records_of
+    from bothways.infer.predictor import load
 
     name, texts = wanted.parted
     options = {"dictionary": wanted.dictionary, "bonus": wanted.bonus, "vector": wanted.vector}

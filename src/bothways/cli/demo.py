@@ -25,7 +25,7 @@ PRETRAIN: dict[str, Any] = {
     "step_tokens": 2048,
     "evaluate_tokens": 16384,
     "precision": "float32",
-    "optim": {"lr": 1.5e-3},
+    "optim": {"method": "adamw", "lr": 1.5e-3, "dropout": 0.1},  # what its figures in LOG.md were made with
     # So few steps teach which pieces stand near each other; whole words, long texts and sentence pairs take more.
     "corpus": {"max_length": 64, "second": None, "whole_words": False},
 }

@@ -79,7 +79,8 @@ def run(argv: list[str]) -> int:
 def _here(wanted: Predict) -> Iterator[Any]:
     """By the model, in this process."""
     from bothways.data.records import read_records
-    from bothways.infer.predictor import load, records_of
+    from bothways.infer.inputs import records_of
+    from bothways.infer.predictor import load
 
     predictor = load(wanted.model, device=wanted.common.device, precision=wanted.precision)
     for options in (wanted.segment, wanted.generate):

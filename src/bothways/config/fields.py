@@ -39,6 +39,11 @@ class Field:
         """Whether it is itself a settings class."""
         return dataclasses.is_dataclass(self.kind)
 
+    @property
+    def may_be_none(self) -> bool:
+        """Whether None is one of its values."""
+        return types.NoneType in typing.get_args(self.kind)
+
     def below(self, section: str) -> str:
         """The section of its own keys, when it stands in `section`; both end in a dot or are empty."""
         return section if self.flat else f"{section}{self.name}."
@@ -80,13 +85,7 @@ def fill(
     """
     filled = object.__new__(cls)
     for field in fields_of(cls):
-        key, value = section + field.name, MISSING
-        if default is not MISSING:
-            value = getattr(default, field.name)
-        elif field.raw.default is not dataclasses.MISSING:
-            value = field.raw.default
-        elif field.raw.default_factory is not dataclasses.MISSING:
-            value = field.raw.default_factory()
+        key, value = section + field.name, default_of(field, default)
         if field.nested:
             value = fill(field.kind, values, pairs, field.below(section), value)
         else:
@@ -95,6 +94,15 @@ def fill(
                 value = {**(value if isinstance(value, dict) else {}), **pairs[key]}
         object.__setattr__(filled, field.name, value)
     return filled
+
+
+def default_of(field: Field, whole: Any = MISSING) -> Any:
+    """The field's value in `whole`, the default of the settings class it stands in; else its own; else MISSING."""
+    if whole is not MISSING:
+        return getattr(whole, field.name)
+    if field.raw.default is not dataclasses.MISSING:
+        return field.raw.default
+    return MISSING if field.raw.default_factory is dataclasses.MISSING else field.raw.default_factory()
 
 
 class MisfitError(Exception):

@@ -14,6 +14,7 @@ from bothways.config.fields import (
     Field,
     MisfitError,
     convert,
+    default_of,
     fields_of,
     fill,
     keys_of,
@@ -168,14 +169,17 @@ def _build(filled: Any, path: Path, section: str = "") -> Any:
     return type(filled)(**values)
 
 
-def _sections(settings: Any, section: str) -> tuple[list[str], list[list[str]]]:
-    """The lines of one section, and the lines of each section below it, headers first."""
+def _sections(settings: Any, section: str, default: Any = MISSING) -> tuple[list[str], list[list[str]]]:
+    """The lines of one section, and the lines of each section below it, headers first.
+
+    `default`: what the settings are by default where they stand, which may be other than what their class says.
+    """
     lines: list[str] = []
     sections: list[list[str]] = []
     for field in fields_of(type(settings)):
-        value = getattr(settings, field.name)
+        value, usual = getattr(settings, field.name), default_of(field, default)
         if field.nested:
-            own, below = _sections(value, field.below(section))
+            own, below = _sections(value, field.below(section), usual)
             if field.flat:
                 lines += own
             elif own:
@@ -185,7 +189,7 @@ def _sections(settings: Any, section: str) -> tuple[list[str], list[list[str]]]:
             for name, part in value.items():
                 own, below = _sections(part, f"{section}{field.name}.{name}.")
                 sections += [[f"[{section}{field.name}.{name}]", *own], *below]
-        elif field.raw.compare and not (value is None and field.raw.default is None):
+        elif field.raw.compare and not (value is None and usual is None):
             lines.append(f"{field.name} = {_literal(value, section + field.name)}")
     return lines, sections
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from bothways import config
+from bothways.config.fields import keys_of
 from bothways.errors import ConfigError
 from bothways.nn.network import Network
 from bothways.train.checkpoint import (
@@ -70,12 +71,13 @@ class RunFolder:
         file = self.path / "config.toml"
         if not file.is_file():
             raise ConfigError(f"--resume: {self.path} holds no run (config.toml is missing); start without --resume")
-        begun, wanted = _keys(config.from_toml(type(settings), file)), _keys(settings)
+        begun, wanted = _begun(type(settings), file), _keys(settings)
         for key in sorted(begun.keys() | wanted.keys()):
             if key not in MAY_CHANGE and (old := begun.get(key)) != (new := wanted.get(key)):
+                unsaid = f" --{key.replace('_', '-')} none" if old == "none" else ""
                 raise ConfigError(
                     f"--resume: {key} is {new!r}, but the run in {self.path} was begun with {old!r}; "
-                    f"leave it as it was (bothways … --config {file} --resume)"
+                    f"leave it as it was (bothways … --config {file}{unsaid} --resume)"
                 )
 
     def make(self, settings: Any) -> None:
@@ -186,12 +188,23 @@ def _remove(path: Path) -> None:
 
 def _keys(settings: Any) -> dict[str, Any]:
     """Every dotted key that `config.toml` has, with its value."""
+    return dict(_flat(tomllib.loads(config.to_toml(settings)), ""))
 
-    def flat(table: Mapping[str, Any], section: str) -> Iterator[tuple[str, Any]]:
-        for name, value in table.items():
-            if isinstance(value, dict):
-                yield from flat(value, f"{section}{name}.")
-            else:
-                yield section + name, value
 
-    return dict(flat(tomllib.loads(config.to_toml(settings)), ""))
+def _begun(cls: type, file: Path) -> dict[str, Any]:
+    """The same of the run that the file is of.
+
+    What its file leaves out, and may be None, was None when it began, whatever the default is now.
+    """
+    written = dict(_flat(tomllib.loads(file.read_text(encoding="utf-8-sig")), ""))
+    begun = _keys(config.from_toml(cls, file))
+    unsaid = (key for key, field in keys_of(cls) if key in begun and key not in written and field.may_be_none)
+    return begun | dict.fromkeys(unsaid, "none")
+
+
+def _flat(table: Mapping[str, Any], section: str) -> Iterator[tuple[str, Any]]:
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{section}{name}.")
+        else:
+            yield section + name, value

@@ -114,7 +114,10 @@ class Pretrain:
     """minutes between checkpoints; 0: after every step"""
     precision: Precision = "auto"
     """auto: bfloat16 where the processor multiplies it natively"""
-    optim: Optim = field(default_factory=lambda: Optim(lr=1e-3, warmup=0.05, beta2=0.98, eps=1e-6))
+    optim: Optim = field(
+        # LOG.md, 2026-11-24: Muon leaves at once the plateau where AdamW stays; and little text is read twice.
+        default_factory=lambda: Optim(method="muon", lr=1e-3, warmup=0.05, beta2=0.98, eps=1e-6, dropout=0.0)
+    )
     corpus: Corpus = field(default_factory=Corpus)
     batching: Batching = field(default_factory=Batching)
 

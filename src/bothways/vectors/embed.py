@@ -94,7 +94,7 @@ def embed_file(
         except KeyboardInterrupt:
             raise Stopped(f"stopped after {told.records:,} records; the same command goes on from there") from None
         counted.end(told.records)
-        width = _assemble(out, files, read_records(data, columns=columns), seen)
+        width = _assemble(out, work, files, read_records(data, columns=columns), seen)
         shutil.rmtree(work)
     return Embedded(told.records, width, reused, told.lines())
 
@@ -161,9 +161,12 @@ def _add(told: Told, path: Path) -> None:
     told.notes += Counter(own["notes"])
 
 
-def _assemble(out: Path, files: Sequence[Path], records: Iterator[Record], seen: Columns) -> int:
-    """Put the output together and rename it into place; the vectors' width."""
-    part = out.with_name(f".{out.name}.part-{os.getpid()}")
+def _assemble(out: Path, work: Path, files: Sequence[Path], records: Iterator[Record], seen: Columns) -> int:
+    """Put the output together and rename it into place; the vectors' width.
+
+    Until then it lies among the parts: what a kill leaves of it is written over by the next run.
+    """
+    part = work / f"output{out.suffix}"
     width = 0
     try:
         with contextlib.closing(WRITERS[out.suffix](part, seen)) as writer:

@@ -21,7 +21,8 @@ from bothways.data.record import Record, require
 from bothways.data.records import READERS, read_records
 from bothways.errors import DataError, ModelError
 from bothways.infer.embedding import Told, embedded
-from bothways.infer.predictor import Predictor, records_of
+from bothways.infer.inputs import records_of
+from bothways.infer.predictor import Predictor
 from bothways.metrics.retrieval import retrieval
 from bothways.vectors.index import embedder_of, id_of, text_of, unit
 from bothways.vectors.search import best, fused, pair_scores

@@ -11,7 +11,8 @@ import numpy as np
 from bothways.data.messages import listed, nearest
 from bothways.errors import ConfigError, ModelError
 from bothways.infer.embedding import embedded
-from bothways.infer.predictor import Predictor, records_of
+from bothways.infer.inputs import records_of
+from bothways.infer.predictor import Predictor
 from bothways.vectors.index import Index, unit
 from bothways.vectors.words import words_of
 

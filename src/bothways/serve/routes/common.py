@@ -9,7 +9,8 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from bothways.data.record import Record
-from bothways.infer.predictor import Predictor, records_of
+from bothways.infer.inputs import records_of
+from bothways.infer.predictor import Predictor
 from bothways.serve.body import JsonRoute
 from bothways.serve.metrics import Metrics
 from bothways.serve.problems import RESPONSES, Problem

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from fastapi import Request, Response
 
-from bothways.infer.predictor import Predictor, records_of
+from bothways.infer.inputs import records_of
+from bothways.infer.predictor import Predictor
 from bothways.serve.problems import Problem
 from bothways.serve.routes.common import as_json, models_of, router, texts
 from bothways.serve.schemas import EmbeddingsAnswer, EmbeddingsRequest, RerankAnswer, RerankRequest

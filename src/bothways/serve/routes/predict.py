@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import Request, Response
 
-from bothways.infer.predictor import records_of
+from bothways.infer.inputs import records_of
 from bothways.serve.routes.common import as_json, models_of, predictor_with, router
 from bothways.serve.schemas import PredictAnswer, PredictRequest
 from bothways.serve.service import unless_gone
