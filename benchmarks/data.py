@@ -191,7 +191,7 @@ def table(taken: dict[tuple[float, str], list[Row]]) -> str:
             ]
         speed = f"{megabytes / median(seconds):.2f} ({megabytes / min(seconds):.2f})"
         memory = f"{median(peaks):.0f} ({max(peaks):.0f})"
-        lines.append(f"| {megabytes:.4g} | {side} | {speed} | {ratios[0]} | {memory} | {ratios[1]} |")
+        lines.append(f"| {megabytes:.3g} | {side} | {speed} | {ratios[0]} | {memory} | {ratios[1]} |")
     return "\n".join(lines)
 
 
