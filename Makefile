@@ -42,9 +42,8 @@ test: check ## the checks, then all tests
 demo: $(VENV)/.for-users ## train, score and use a small model, start to finish
 	$(BIN)/bothways demo
 
-bench: $(VENV)/.for-developers ## run every benchmark against its peers and print the ratios
-	@set -e; for file in $(filter-out benchmarks/context.py,$(wildcard benchmarks/[a-z]*.py)); do \
-		echo "$$file"; $(BIN)/python "$$file"; done; $(BIN)/python benchmarks/context.py --quick
+bench: $(VENV)/.for-developers ## measure Bothways beside its peers into docs/benchmarks.md, hours; goes on where it was stopped
+	$(BIN)/python -m benchmarks.page
 
 results: $(VENV)/.for-developers ## measure every task on the data in ../shared/data, hours; goes on where it was stopped
 	$(BIN)/python -m runs.vectors

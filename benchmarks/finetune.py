@@ -34,6 +34,7 @@ DATA = {
     "chnsenticorp": ("classify", "zh/sentiment/chnsenticorp"),
     "mrpc": ("pair", "en/pair/mrpc"),
     "conll2003": ("tag", "en/ner/conll2003"),
+    "msra": ("tag", "zh/ner/msra"),
     "squad_v2_half": ("qa", "en/qa/squad_v2_half"),
 }
 METRICS = {"classify": "accuracy", "pair": "accuracy", "tag": "f1", "qa": "f1"}

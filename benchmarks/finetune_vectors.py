@@ -186,17 +186,21 @@ def _theirs(job: dict[str, Any]) -> tuple[Path, float]:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Scores, seconds, and ratios of seconds to sentence-transformers'."""
+    """Markdown: scores, seconds, and ratios of seconds to sentence-transformers'."""
     by: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         by.setdefault(row["variant"], []).append(row)
     peer = median(row["train_seconds"] for row in by["sentence-transformers"])
-    lines = [f"{'variant':24} {'spearman':>9} {'train s':>9} {'ratio':>6} {'process s':>10}"]
+    lines = [
+        "| variant | seeds | Spearman, mean | training s, median | × sentence-transformers | process s, median |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, own in by.items():
         seconds = median(row["train_seconds"] for row in own)
-        ratio = f"{peer / seconds:.2f}" if seconds else "-"
-        process = median(row["process_seconds"] for row in own)
-        lines.append(f"{name:24} {mean(r['spearman'] for r in own):>9.4f} {seconds:>9.1f} {ratio:>6} {process:>10.1f}")
+        ratio = f"{peer / seconds:.2f}" if seconds else "–"
+        process, score = median(row["process_seconds"] for row in own), mean(row["spearman"] for row in own)
+        cells = [name, f"{len(own)}", f"{score:.4f}", f"{seconds:.1f}", ratio, f"{process:.1f}"]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

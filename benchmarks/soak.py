@@ -28,6 +28,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from _http import Connection, as_json, free_port, mixed_texts, serving
+from plan import MISSED
 from serve import _minilm
 
 GROWTH_MB = 50
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     vectors = dict(zip(texts, _alone(model, texts, wanted.threads), strict=True))
     grown = _soak(model, wanted, ["-m", "bothways"], vectors, wanted.requests)
     failed = grown is None or grown > GROWTH_MB
-    print(f"grew by {grown:.1f} MB; at most {GROWTH_MB} MB wanted" if grown is not None else "answers were wrong")
+    print(f"Grew by {grown:.1f} MB; at most {GROWTH_MB} MB wanted." if grown is not None else "Answers were wrong.")
     if not wanted.without_control:
         with tempfile.NamedTemporaryFile("w", suffix=".py") as script:
             # From the first tenth to the end four times what is allowed; garbage leaks nothing.
@@ -71,11 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             script.write(LEAKING.replace("LEAK", str(size)))
             script.flush()
             leaked = _soak(model, wanted, [script.name], vectors, requests)
-        print(
-            f"the leaking control grew by {leaked:.1f} MB" if leaked is not None else "the control's answers were wrong"
-        )
+        told = f"grew by {leaked:.1f} MB" if leaked is not None else "answered wrong"
+        print(f"The control, which leaks, {told}.")
         failed |= leaked is None or leaked <= GROWTH_MB
-    return int(failed)
+    return MISSED if failed else 0
 
 
 def _alone(model: Path, texts: Sequence[str], threads: int) -> list[np.ndarray]:
@@ -102,13 +102,14 @@ def _soak(
 async def _drive(port: int, pid: int, vectors: dict[str, np.ndarray], requests: int, clients: int) -> float | None:
     memory, sizes, wrong = psutil.Process(pid).memory_info, dict[int, float](), list[str]()
     asked, statuses, texts, begun = iter(range(requests)), Counter[str](), list(vectors), time.perf_counter()
-    print(f"{requests:,} requests, {clients} clients, {len(texts)} texts\nrequests  MB resident  requests/s")
+    print(f"\n{requests:,} requests, {clients} clients, {len(texts)} texts:\n")
+    print("| requests | MB resident | requests/s |\n|---|---|---|")
 
     def look(at: int) -> None:
         sizes[at] = memory().rss / 2**20
         if at % max(1, requests // 10) == 0:
             rate = at / (time.perf_counter() - begun)
-            print(f"{at:8,} {sizes[at]:12.0f} {rate:11.0f}", flush=True)
+            print(f"| {at:,} | {sizes[at]:.0f} | {rate:.0f} |", flush=True)
 
     async def client(number: int) -> None:
         draw, connection = random.Random(number), Connection(port)
@@ -132,9 +133,10 @@ async def _drive(port: int, pid: int, vectors: dict[str, np.ndarray], requests: 
 
     await asyncio.gather(*(client(number) for number in range(clients)))
     look(requests)
-    print(f"answers: {dict(sorted(statuses.items()))}; wrong: {len(wrong)}; most MB: {max(sizes.values()):.0f}")
+    counts = ", ".join(f"{count:,} × {status}" for status, count in sorted(statuses.items()))
+    print(f"\nAnswers: {counts}; wrong: {len(wrong)}; most MB: {max(sizes.values()):.0f}.")
     for line in wrong[:5]:
-        print("wrong:", line)
+        print("- wrong:", line)
     return None if wrong else sizes[requests] - sizes[min(10_000, requests // 10) // 100 * 100]
 
 

@@ -176,15 +176,15 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def table(rows: Sequence[dict[str, Any]], difference: float) -> str:
-    """Texts a second, ratios to sentence-transformers (best to best), scores."""
+    """Markdown: texts a second, ratios to sentence-transformers (best to best), scores."""
     speeds = {row["variant"]: row["texts_a_second"] for row in rows}
-    lines = [f"{'variant':28} {'texts/s':>8} {'ratio':>6}  scores"]
+    lines = ["| variant | texts/s, median | × sentence-transformers | scores |", "|---|---|---|---|"]
     for row in rows:
         name = row["variant"]
         peer = "sentence-transformers" + ("-best" if name.endswith("-best") else "")
-        told = "  ".join(f"{key} {value:.4f}" for key, value in row["scores"].items())
-        lines.append(f"{name:28} {speeds[name]:>8,.0f} {speeds[name] / speeds[peer]:>6.2f}  {told}")
-    return "\n".join([*lines, f"largest difference of the float32 vectors: {difference:.1e}"])
+        told = ", ".join(f"{key} {value:.4f}" for key, value in row["scores"].items()) or "–"
+        lines.append(f"| {name} | {speeds[name]:,.0f} | {speeds[name] / speeds[peer]:.2f} | {told} |")
+    return "\n".join([*lines, "", f"Largest difference of the float32 vectors: {difference:.1e}"])
 
 
 if __name__ == "__main__":

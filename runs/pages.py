@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 
 from benchmarks.finetune import mean_and_deviation
+from benchmarks.page import machine
 from runs.rows import Row
 from runs.sets import SETS, DataSet
 
@@ -191,7 +192,7 @@ def _size(data: DataSet, name: str, learnt: Mapping[str, Row]) -> str:
 
 def _machines(rows: Sequence[Row]) -> str:
     found = [row["machine"] for row in rows if "machine" in row]
-    told = dict.fromkeys(f"{one['device']}, {one['threads']} threads, PyTorch {one['torch']}" for one in found)
+    told = dict.fromkeys(map(machine, found))
     return "; ".join(told) or "no model has been measured yet"
 
 
