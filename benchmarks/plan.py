@@ -80,6 +80,7 @@ def _data(name: str, title: str, text: str | None = None) -> Measurement:
     return _on_text(name, ("benchmarks/data.py", "--rounds", "3"), title, text)
 
 
+BUILTIN = "src/bothways/builtin"
 WIKIPEDIA, WIKIPEDIA_ZH = "en/rawtext/wikipedia_2015", "zh/rawtext/wikipedia_zh"
 
 SECTIONS = (
@@ -99,6 +100,13 @@ SECTIONS = (
         "sentence-transformers; scores are Spearman on STS-B and nDCG@10 on Cranfield.",
         "more texts a second at equal scores",
         (Measurement("vectors", ("benchmarks/vectors.py", "--texts", "4000", "--rounds", "5"), needs=("en",)),),
+    ),
+    Section(
+        "A million rows",
+        "`bothways embed` with the built-in model over short rows in a process of its own: once undisturbed, then "
+        "killed at ten random moments and begun again each time.",
+        "memory that grows by at most 50 MB, and the same output byte for byte",
+        (Measurement("embed", ("benchmarks/embed.py", "--rows", "1000000", "--kills", "10")),),
     ),
     Section(
         "Cold start",
@@ -172,9 +180,9 @@ SECTIONS = (
     ),
     Section(
         "A server's memory",
-        "A hundred thousand requests, a fifth of them garbage; every vector is compared with that of its text alone. A "
+        "A hundred thousand requests for vectors of the built-in model, a fifth of them garbage; every vector is compared with that of its text alone. A "
         "server that leaks on purpose must be caught by the same measure.",
         "at most 50 MB of growth, no wrong answer",
-        (Measurement("soak", ("benchmarks/soak.py", "--requests", "100000", "--longest", "12")),),
+        (Measurement("soak", ("benchmarks/soak.py", "--model", BUILTIN, "--requests", "100000", "--longest", "12")),),
     ),
 )
