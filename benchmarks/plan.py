@@ -180,8 +180,8 @@ SECTIONS = (
     ),
     Section(
         "A server's memory",
-        "A hundred thousand requests for vectors of the built-in model, a fifth of them garbage; every vector is compared with that of its text alone. A "
-        "server that leaks on purpose must be caught by the same measure.",
+        "A hundred thousand requests for vectors of the built-in model, a fifth of them garbage; each vector "
+        "is compared with that of its text alone. A server that leaks on purpose must be caught by the same measure.",
         "at most 50 MB of growth, no wrong answer",
         (Measurement("soak", ("benchmarks/soak.py", "--model", BUILTIN, "--requests", "100000", "--longest", "12")),),
     ),
