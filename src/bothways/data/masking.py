@@ -2,7 +2,51 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
+
+from bothways.batch import Read
+from bothways.errors import ConfigError
+from bothways.text.tokenizer import Tokenizer
+
+
+class Masking:
+    """How sequences are masked.
+
+    rate:        share of the tokens that are predicted
+    whole_words: mask all tokens of a word or none
+
+    Raises:
+        ConfigError: the rate is no share.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, rate: float, whole_words: bool) -> None:
+        check_mask_rate(rate)
+        self._rate, self._whole_words = rate, whole_words
+        self._mask_id, self._random_ids = tokenizer.mask_id, np.flatnonzero(~tokenizer.special)
+
+    def draw(self, ids: np.ndarray, word_starts: np.ndarray, special: np.ndarray, seed: int) -> tuple[np.ndarray, Read]:
+        """One sequence, (t,) each as in `mask_tokens`: its ids with their replacements, and what is to be guessed."""
+        masked, positions, labels = mask_tokens(
+            ids,
+            word_starts,
+            special,
+            rate=self._rate,
+            rng=np.random.Generator(np.random.PCG64(seed)),
+            mask_id=self._mask_id,
+            random_ids=self._random_ids,
+            whole_words=self._whole_words,
+        )
+        ones = np.ones(len(positions), dtype=np.int64)
+        redraw = partial(self.draw, ids, word_starts, special)
+        return masked, Read(positions, ones, labels, weight=float(len(positions)), redraw=redraw)
+
+
+def check_mask_rate(rate: float) -> None:
+    """Raises ConfigError where it is no share."""
+    if not 0 < rate < 1:
+        raise ConfigError(f"mask_rate is {rate}; wanted a number between 0 and 1, such as 0.15")
 
 
 def mask_tokens(

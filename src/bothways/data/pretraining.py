@@ -10,7 +10,7 @@ from itertools import islice
 import numpy as np
 
 from bothways.batch import Example, Piece, Read, mix_seed
-from bothways.data.masking import mask_tokens
+from bothways.data.masking import Masking
 from bothways.data.sentence_pairs import Plan, Second, plan_sequences
 from bothways.data.shards import Shard, Shards, tokenizer_hash
 from bothways.data.source import Item
@@ -74,8 +74,6 @@ class PretrainingSource:
         specials = 2 if second is None else 3
         if max_length < specials + 2:
             raise ConfigError(f"max_length is {max_length}; wanted at least {specials + 2}")
-        if not 0 < mask_rate < 1:
-            raise ConfigError(f"mask_rate is {mask_rate}; wanted a number between 0 and 1, such as 0.15")
         if not 0 <= short_rate <= 1:
             raise ConfigError(f"short_rate is {short_rate}; wanted a number from 0 to 1, such as 0.1")
         if second not in ("next", "order", None):
@@ -85,9 +83,8 @@ class PretrainingSource:
         self.shards, self.seed = shards, seed
         self.second: Second = second
         self._max_tokens, self._short_rate = max_length - specials, short_rate
-        self._mask_rate, self._whole_words = mask_rate, whole_words
-        self._cls, self._sep, self._mask = tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id
-        self._random_ids = np.flatnonzero(~tokenizer.special)
+        self._masking = Masking(tokenizer, rate=mask_rate, whole_words=whole_words)
+        self._cls, self._sep = tokenizer.cls_id, tokenizer.sep_id
 
     def items(self, epoch: int, skip: int = 0) -> Iterator[Item]:
         """The sequences of an epoch in their shuffled order, without the first `skip`; see `Source.items`.
@@ -162,18 +159,8 @@ class PretrainingSource:
             word_starts[end + 1 : -1] = shard.flags[begin_b:end_b] & WORD_START
             segments = np.zeros(length, dtype=np.int64)
             segments[end + 1 :] = 1
-        masked, positions, labels = mask_tokens(
-            ids,
-            word_starts,
-            special,
-            rate=self._mask_rate,
-            rng=_generator(seed),
-            mask_id=self._mask,
-            random_ids=self._random_ids,
-            whole_words=self._whole_words,
-        )
-        ones = np.ones(len(positions), dtype=np.int64)
-        reads = {"masked": Read(rows=positions, groups=ones, labels=labels, weight=float(len(positions)))}
+        masked, read = self._masking.draw(ids, word_starts, special, seed)
+        reads = {"masked": read}
         if self.second is not None:
             first, one = np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.int64)
             reads["next"] = Read(rows=first, groups=one, labels=np.array([label], dtype=np.int64), weight=1.0)

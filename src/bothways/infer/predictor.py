@@ -25,9 +25,11 @@ from bothways.infer.devices import AnswerPrecision, pick_answer_precision, pick_
 from bothways.infer.engine import Engine
 from bothways.infer.generation import Pieces, alignment, stream
 from bothways.models import model as models
-from bothways.models.model import Model
+from bothways.models.model import Model, single_head
 from bothways.tasks.base import Answer, Coverage, Encoded
-from bothways.tasks.pretraining import FillTask
+from bothways.tasks.masked import MaskedSettings, MaskedTask
+from bothways.tasks.multi import MultiTask
+from bothways.tasks.pretraining import PretrainTask
 from bothways.tasks.sequences import pair, single
 
 CHUNK = 2048  # records encoded, sorted by length and answered together: enough for full batches, flat memory
@@ -78,6 +80,7 @@ class Predictor:
         limit = model.config.max_position_embeddings
         self.max_length = min(max_length or limit, limit)
         self._analyzer: Predictor | None = None  # kept, for its weights are laid out once
+        self._filler: Predictor | None = None
 
     # ------------------------------------------------------------------------------------------ predictions
 
@@ -334,7 +337,7 @@ class Predictor:
     def _with(self, model: Model) -> Predictor:
         """The same predictor with another task and heads on the same encoder."""
         other = copy.copy(self)
-        other.model, other._analyzer = model, None
+        other.model, other._analyzer, other._filler = model, None, None
         other.engine = Engine(
             other.model.network,
             device=self.engine.device,
@@ -369,8 +372,9 @@ class Predictor:
 
     @property
     def can_fill_masks(self) -> bool:
-        """Whether this is a pre-trained model that still has its masked-LM head."""
-        return "masked" in self.model.network.heads
+        """Whether this model has a masked-LM head: a pre-trained one, or one of several tasks that kept it."""
+        task = self.model.task
+        return isinstance(task, PretrainTask) or (isinstance(task, MultiTask) and task.masked is not None)
 
     def fill_mask(self, texts: str | Sequence[str], *, top: int = 5) -> list[list[dict[str, Any]]]:
         """For each text and each [MASK] in it: where it stands, and the `top` pieces that fit with their probabilities.
@@ -395,9 +399,16 @@ class Predictor:
         """
         if not self.can_fill_masks:
             raise ModelError(f"{self._name}: this model has no masked-LM head; give a pre-trained model")
-        other = copy.copy(self)
-        other.model = replace(self.model, task=FillTask(self.model.tokenizer, top=top))
-        return other
+        if self._filler is None:
+            task = self.model.task
+            model = single_head(self.model, task.masked) if isinstance(task, MultiTask) and task.masked else self.model
+            self._filler = self._with(replace(model, task=MaskedTask(MaskedSettings())))
+        return self._filler.with_options(top=top)
+
+    @property
+    def answering(self) -> Predictor:
+        """This one, which answers by its task; of a model that was only pre-trained, its `filler`."""
+        return self.filler() if isinstance(self.model.task, PretrainTask) else self
 
     # -------------------------------------------------------------------------------------------- attention
 
