@@ -203,7 +203,12 @@ def several(
 
 def raw_text(plan: HeadsPlan) -> list[Row]:
     """Raw text for the masked-LM head; none with a sentence that the Chinese tests or their dev have."""
-    return raw_records(plan.shared, plan.text, held_out(plan)) if plan.text else []
+    if not plan.text:
+        return []
+    path = plan.base / f"raw-{plan.text}.jsonl"
+    if not path.is_file():
+        write_records(path, raw_records(plan.shared, plan.text, held_out(plan)))
+    return read_records(path)
 
 
 def held_out(plan: HeadsPlan) -> set[str]:

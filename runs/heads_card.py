@@ -12,7 +12,7 @@ from runs.rows import Row, Rows
 BEGAN_FROM = "\n## The encoder that it began from\n"
 FIRST = """# The built-in model
 
-One small encoder for Chinese and English. It fills masks, gives vectors, is a start for fine-tuning, and has heads for
+One small encoder for Chinese and English. It {masks}gives vectors, is a start for fine-tuning, and has heads for
 words, parts of speech, entities and the field of a text, all answered in one pass: `bothways analyze "…"`.
 
 | head | trained on | licence | scores on its test |
@@ -44,7 +44,7 @@ others. Texts are read in windows of 128 tokens. Entities are those of treebanks
 def card(rows: Rows, key: Row, heads: Sequence[Head], start: Path) -> str:
     """The card of the model whose rows have this key, which began from the folder `start`."""
     matter, began = _card_of_start(start)
-    lines = [matter, "", FIRST]
+    lines = [matter, "", FIRST.format(masks="fills masks, " if key["text"] else "")]
     for head in heads:
         row = rows.found({"measure": "test", "head": head.name} | key)
         told = "" if row is None else ", ".join(f"{name} {100 * row['scores'][name]:.1f}" for name in head.metrics)
