@@ -25,6 +25,7 @@ CONFIG = EncoderConfig(
     num_attention_heads=2,
     intermediate_size=32,
     max_position_embeddings=16,
+    initializer_range=0.2,
 )
 
 
