@@ -1,16 +1,18 @@
 """The built-in model's heads: several tasks on one encoder, trained on open data, scored, and timed beside jieba.
 
-    python -m runs.heads --start DIR [--research] [--shared ../shared/data]
+    python -m runs.heads --start builtin [--minutes 15] [--research] [--shared ../shared/data]
 
 First the encoder learns silver labels, what jieba's dictionary says of Chinese Wikipedia (`--silver`, in characters).
-Open data alone (their licences let a derived model be given away) makes the model that ships; `--research` trains
-another one on sets that are for research only, to measure and for one's own use. Each measurement is a row of JSON in
-`--rows`; one that is there is not made again, and a run that was stopped goes on where it stood.
+All the while it goes on guessing masked words of raw text (`--text`), so that one folder fills masks, analyses, gives
+vectors and is a start for fine-tuning. Open data alone (their licences let a derived model be given away) makes the
+model that ships, in `--work`/builtin; `--research` trains another one on sets that are for research only, to measure
+and for one's own use. Each measurement is a row of JSON in `--rows`; one that is there is not made again, and a run
+that was stopped goes on where it stood.
 """
 
 from __future__ import annotations
 
-import argparse
+import shutil
 import statistics
 import sys
 import time
@@ -19,28 +21,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.finetune import SHARED
-from runs.heads_data import GSD, OPEN, RESEARCH, Head, chinese, prepared, records
+from runs.heads_card import card
+from runs.heads_data import GSD, OPEN, RAW, RESEARCH, TEXT, Head, chinese, prepared, raw_records, records
+from runs.heldout import heldout
 from runs.peer_jieba import asked, has_jieba
+from runs.plan import Plan, finetune, flags, planned
 from runs.results import Start
-from runs.rows import RESULTS, Row, Rows, bothways, log, read_records, resumed, write_records
+from runs.rows import Row, bothways, read_records, write_records
 from runs.silver import folded, write_silver
+
+SILVER_SHARE = 1 / 3  # of the minutes
+HELDOUT_TOKENS = 100_000  # of raw text in each language
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Where things are, and how much is done."""
+class HeadsPlan(Plan):
+    """What is trained, too."""
 
-    shared: Path
-    work: Path
-    rows: Rows
     start: Start
     research: bool
-    quick: bool
-    length: tuple[str, ...]
+    epochs: int
+    minutes: float | None
     rate: float
     batch: int
     silver: int
+    text: int
     more: tuple[str, ...]
 
     @property
@@ -51,16 +56,22 @@ class Plan:
     def heads(self) -> tuple[Head, ...]:
         return RESEARCH if self.research else OPEN
 
+    @property
+    def base(self) -> Path:
+        """The folder of what is made from this start."""
+        return self.work / f"{self.start.name}-{self.start.weights}"
+
     def key(self, seed: int) -> Row:
         """What a row was learnt from and how."""
         return {
             "heads": self.kind,
             "start": self.start.name,
             "weights": self.start.weights,
-            "length": " ".join(self.length),
+            "length": f"{self.epochs} epochs" if self.minutes is None else f"{self.minutes:g} minutes",
             "lr": self.rate,
             "batch": self.batch,
             "silver": self.silver,
+            "text": self.text,
             "more": " ".join(self.more),
             "seed": seed,
             "quick": self.quick,
@@ -74,52 +85,51 @@ class Plan:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, score and time what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--start", type=Path, required=True, help="folder of the encoder to start from")
-    parser.add_argument("--shared", type=Path, default=SHARED, help="the folder with en/ and zh/")
-    parser.add_argument("--work", type=Path, default=Path("out/heads"), help="the folder for records and runs")
-    parser.add_argument(
-        "--rows", type=Path, default=None, help="default: runs/results/heads.jsonl, in --work if --quick"
-    )
+    parser = flags(__doc__, "heads", shared="en/ and zh/", seeds=1)
+    parser.add_argument("--start", required=True, help="the encoder to start from: a folder, a run, or builtin")
     parser.add_argument("--research", action="store_true", help="train on the sets that are for research only")
-    parser.add_argument("--seeds", type=int, default=1, help="seeds 0, 1, …; the first one's model is to ship")
     parser.add_argument("--epochs", type=int, default=None, help="default: 8, of --research 3")
-    parser.add_argument("--minutes", type=float, default=None, help="of training instead")
+    parser.add_argument(
+        "--minutes", type=float, default=None, help="of training in all instead, silver labels included"
+    )
     parser.add_argument("--lr", type=float, default=1e-3, help="learning rate")
     parser.add_argument("--batch", type=int, default=32, help="records a step")
     parser.add_argument("--silver", type=int, default=2_000_000, help="characters of silver text; 0: none")
+    parser.add_argument(
+        "--text", type=int, default=200_000, help="Chinese characters of raw text, and thrice as many English"
+    )
     parser.add_argument("--jieba", default=sys.executable, help="a Python that has jieba, to measure beside it")
-    parser.add_argument("--quick", action="store_true", help="a little of everything, to see that it runs")
     wanted, more = parser.parse_known_args(argv)
     from bothways.models.hub import locate
 
     if not (wanted.shared / "en").is_dir():
         sys.exit(f"{wanted.shared} holds no en/; name the folder of the data by --shared")
-    if not (wanted.start / "config.json").is_file() and not (wanted.start / "model" / "config.json").is_file():
+    folder = Path(wanted.start)
+    if wanted.start != "builtin" and not any((folder / at / "config.json").is_file() for at in (".", "model")):
         sys.exit(f"--start {wanted.start} is no model's folder")
-    length = ("--epochs", str(wanted.epochs or (1 if wanted.quick else 3 if wanted.research else 8)))
-    plan = Plan(
-        shared=wanted.shared,
-        work=wanted.work,
-        rows=Rows(wanted.rows or (wanted.work if wanted.quick else RESULTS) / "heads.jsonl"),
-        start=Start(wanted.start.resolve().name, locate(wanted.start), ("en", "zh"), ()),
+    common = planned(wanted, "heads")
+    plan = HeadsPlan(
+        **{name: getattr(common, name) for name in common.__dataclass_fields__},
+        start=Start(folder.resolve().name, locate(wanted.start), ("en", "zh"), ()),
         research=wanted.research,
-        quick=wanted.quick,
-        length=length if wanted.minutes is None else ("--minutes", str(wanted.minutes)),
+        epochs=wanted.epochs or (1 if wanted.quick else 3 if wanted.research else 8),
+        minutes=wanted.minutes,
         rate=wanted.lr,
         batch=wanted.batch,
         silver=min(wanted.silver, 5000) if wanted.quick else wanted.silver,
+        text=min(wanted.text, 2000) if wanted.quick else wanted.text,
         more=tuple(more),
     )
     with plan.rows.only_writer():
         jieba(plan, wanted.jieba)
-        for seed in range(wanted.seeds):
+        for seed in range(plan.seeds):
             folder = compacted(trained(plan, seed))
             scored(plan, folder, seed)
+            if plan.text:
+                remembered(plan, folder, seed)
             if seed == 0 and not plan.research:
                 speed(plan, folder, wanted.jieba)
-                (folder / "README.md").write_text(card(plan), encoding="utf-8")
-                print(f"what ships: {folder}")
+                print(f"what ships: {shipped(plan, folder)}")
     print(f"{len(plan.rows.all())} rows in {plan.rows.path}")
     return 0
 
@@ -127,32 +137,90 @@ def main(argv: Sequence[str] | None = None) -> int:
 # -------------------------------------------------------------------------------------------------- training
 
 
-def trained(plan: Plan, seed: int) -> Path:
+def trained(plan: HeadsPlan, seed: int) -> Path:
     """The run of that seed, trained where it is not there yet."""
-    base = plan.work / f"{plan.start.name}-{plan.start.weights}" / plan.kind
-    files = {
-        split: base / f"{split}.jsonl" if (base / f"{split}.jsonl").is_file() else None for split in ("train", "dev")
-    }
-    for split, path in files.items():
-        if path is None:
-            write_records(base / f"{split}.jsonl", records(plan.heads, plan.read, split, research=plan.research))
-    config = base / "multi.toml"
-    config.write_text("\n".join(_section(head) for head in plan.heads), encoding="utf-8")
-    out = base / f"seed-{seed}"
+    base = plan.base / plan.kind
+    out, dev = base / f"seed-{seed}", base / "dev.jsonl"
+    train = base / f"train-{plan.text}.jsonl"
+    for split, path in (("train", train), ("dev", dev)):
+        if not path.is_file():
+            more = raw_text(plan) if split == "train" else []
+            write_records(path, records(plan.heads, plan.read, split, research=plan.research) + more)
 
-    def train() -> Row:
-        begin = with_silver(plan, base.parent) if plan.silver else plan.start.folder
-        seconds = bothways(
-            *("finetune", "multi", "--config", str(config), "--model", str(begin), "--out", str(out)),
-            *("--train", str(base / "train.jsonl"), "--dev", str(base / "dev.jsonl"), "--seed", str(seed)),
-            *(*plan.length, "--batch", str(plan.batch), "--optim.lr", f"{plan.rate:g}", *plan.more, *resumed(out)),
-        )
-        return {"dev": log(out)[-1]["finished"], "process_seconds": seconds}
+    def learn() -> Row:
+        begin, share = (with_silver(plan), 1 - SILVER_SHARE) if plan.silver else (plan.start.folder, 1.0)
+        return several(plan, plan.heads, begin, out, train, dev, seed=seed, epochs=plan.epochs, share=share)
 
-    plan.rows.measured({"measure": "dev"} | plan.key(seed), train)
+    plan.rows.measured({"measure": "dev"} | plan.key(seed), learn)
     if not (out / "model" / "config.json").is_file():
-        train()
+        learn()
     return out
+
+
+def with_silver(plan: HeadsPlan) -> Path:
+    """The run in which the encoder learns silver labels; all heads and seeds go on from it."""
+    out = plan.base / f"silver-{plan.silver}-{plan.text}"
+    file, train = plan.base / f"silver-{plan.silver}.jsonl", out.with_suffix(".jsonl")
+    if not file.is_file():
+        text = plan.shared / RAW["zh"][0]
+        write_silver(text, file, characters=plan.silver, without=held_out(plan))
+    if not train.is_file():
+        write_records(train, [{"task": "silver"} | row for row in read_records(file)] + raw_text(plan))
+    if not (out / "model" / "config.json").is_file():
+        silver = Head("silver", "tag", (), ())
+        several(plan, (silver,), plan.start.folder, out, train, seed=0, epochs=1, share=SILVER_SHARE)
+    return out
+
+
+def several(
+    plan: HeadsPlan,
+    heads: Sequence[Head],
+    begin: Path,
+    out: Path,
+    train: Path,
+    dev: Path | None = None,
+    *,
+    seed: int,
+    epochs: int,
+    share: float,
+) -> Row:
+    """These heads, and the one for masked words, trained together for their share of the minutes, or so many epochs."""
+    config = out.with_suffix(".toml")
+    config.write_text("\n".join(map(_section, (*heads, *((TEXT,) if plan.text else ())))), encoding="utf-8")
+    return finetune(
+        "multi",
+        model=begin,
+        train=train,
+        dev=dev,
+        out=out,
+        rate=plan.rate,
+        epochs=epochs,
+        seed=seed,
+        minutes=None if plan.minutes is None else share * plan.minutes,
+        more=("--config", str(config), "--batch", str(plan.batch), *plan.more),
+    )
+
+
+def raw_text(plan: HeadsPlan) -> list[Row]:
+    """Raw text for the masked-LM head; none with a sentence that the Chinese tests or their dev have."""
+    if not plan.text:
+        return []
+    path = plan.base / f"raw-{plan.text}.jsonl"
+    if not path.is_file():
+        write_records(path, raw_records(plan.shared, plan.text, held_out(plan)))
+    return read_records(path)
+
+
+def held_out(plan: HeadsPlan) -> set[str]:
+    """The Chinese treebank's sentences that are not for training: they come from Wikipedia, as raw text does."""
+    return {folded("".join(row["words"])) for split in ("dev", "test") for row in plan.read(GSD, split)}
+
+
+def _section(head: Head) -> str:
+    settings = "".join(f"{line}\n" for line in head.settings)
+    return f'[tasks.{head.name}]\ntask = "{head.task}"\n' + (
+        f"[tasks.{head.name}.settings]\n{settings}" if settings else ""
+    )
 
 
 def compacted(run: Path) -> Path:
@@ -163,32 +231,19 @@ def compacted(run: Path) -> Path:
     return folder
 
 
-def with_silver(plan: Plan, base: Path) -> Path:
-    """The run in which the encoder learns silver labels; all heads and seeds go on from it."""
-    out, records = base / f"silver-{plan.silver}", base / f"silver-{plan.silver}.jsonl"
-    if not records.is_file():
-        held_out = {folded("".join(row["words"])) for split in ("dev", "test") for row in plan.read(GSD, split)}
-        text = plan.shared / "zh" / "rawtext" / "wikipedia_zh"
-        write_silver(text, records, characters=plan.silver, without=held_out)
-    if not (out / "model" / "config.json").is_file():
-        bothways(
-            *("finetune", "tag", "--model", str(plan.start.folder), "--train", str(records), "--out", str(out)),
-            *("--epochs", "1", "--batch", str(plan.batch), "--optim.lr", f"{plan.rate:g}", *plan.more, *resumed(out)),
-        )
-    return out
-
-
-def _section(head: Head) -> str:
-    settings = "".join(f"{line}\n" for line in head.settings)
-    return f'[tasks.{head.name}]\ntask = "{head.task}"\n' + (
-        f"[tasks.{head.name}.settings]\n{settings}" if settings else ""
-    )
+def shipped(plan: HeadsPlan, folder: Path) -> Path:
+    """The folder that goes into the package, with its card."""
+    target = plan.work / "builtin"
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(folder, target)
+    (target / "README.md").write_text(card(plan.rows, plan.key(0), plan.heads, plan.start.folder), encoding="utf-8")
+    return target
 
 
 # --------------------------------------------------------------------------------------------------- scoring
 
 
-def scored(plan: Plan, folder: Path, seed: int) -> None:
+def scored(plan: HeadsPlan, folder: Path, seed: int) -> None:
     """Each head's scores on its tests: by its own task on given words, and as analysis finds them in raw text."""
     import bothways as package
     from bothways.train.card import hardware
@@ -218,14 +273,28 @@ def scored(plan: Plan, folder: Path, seed: int) -> None:
                 plan.rows.measured({"measure": "raw", "head": head.name, "set": name} | plan.key(seed), as_used)
 
 
-def test_records(plan: Plan, head: Head, name: str) -> list[Row]:
+def remembered(plan: HeadsPlan, folder: Path, seed: int) -> None:
+    """How well masked words of held-out Wikipedia are guessed, by language: before there were heads, and now."""
+    before = {"start": plan.start.name, "weights": plan.start.weights, "quick": plan.quick}
+    tokens = HELDOUT_TOKENS // 50 if plan.quick else HELDOUT_TOKENS
+    for language, (text, _, _) in RAW.items():
+        for model, key in ((plan.start.folder, before), (folder, plan.key(seed))):
+            measure = "masked" if model == folder else "masked before"
+
+            def guessed(model: Path = model, text: str = text) -> Row:
+                return {"scores": heldout(model, plan.shared / text / "dev.txt.xz", tokens)}
+
+            plan.rows.measured({"measure": measure, "language": language} | key, guessed)
+
+
+def test_records(plan: HeadsPlan, head: Head, name: str) -> list[Row]:
     """The test's records for that head."""
     if head.name == "zh_pos" and not plan.research:
         return [one["zh_pos"] for one in chinese(plan.read, "test") if "zh_pos" in one]
     return [prepared(head, row) for row in plan.read(name, "test")]
 
 
-def analysed(plan: Plan, predictor: Any, head: Head, name: str) -> Row:
+def analysed(plan: HeadsPlan, predictor: Any, head: Head, name: str) -> Row:
     """F1 of what `analyze` finds in raw text, by exact places; of parts of speech, words with the right tag."""
     gold: list[set[tuple[Any, ...]]] = []
     texts: list[str] = []
@@ -277,36 +346,10 @@ def _places(words: Sequence[str]) -> list[tuple[int, int]]:
     return places
 
 
-def card(plan: Plan) -> str:
-    """What is told of the model that ships: data and licences, how it was made, what it scores."""
-    lines = [
-        *("---", "language: [zh, en]", "license: cc-by-sa-4.0", "---", "", "# The built-in model", ""),
-        "One small encoder for Chinese and English with heads for words, parts of speech, entities and the field of a",
-        'text, all answered in one pass: `bothways analyze "…"`. There is no head for sentiment: no set of reviews at',
-        "hand has a licence that lets a model made from it be given away; `runs/heads.sh --research` trains one.",
-        *("", "| head | trained on | licence | scores on its test |", "|---|---|---|---|"),
-    ]
-    key = plan.key(0)
-    for head in plan.heads:
-        row = plan.rows.found({"measure": "test", "head": head.name} | key)
-        told = "" if row is None else ", ".join(f"{name} {100 * row['scores'][name]:.1f}" for name in head.metrics)
-        lines.append(f"| {head.name} | {head.tests[0]} | {head.licence} | {told} |")
-    silver = f"It learnt first what jieba's dictionary (MIT) says of {plan.silver:,} characters of Chinese Wikipedia"
-    lines += [
-        "",
-        *([f"{silver} (CC BY-SA)."] if plan.silver else []),
-        "Scores are of this folder's weights (8 bits), one seed, words given for parts of speech and English entities.",
-        "The topic head knows the thirteen fields of Chinese scientific abstracts and no others.",
-        *("", "Made by `runs/heads.sh`, from an encoder whose weights' hash begins with " + f"{plan.start.weights}:"),
-        *("", *(f"- {name}: {value}" for name, value in key.items() if value not in ("", False))),
-    ]
-    return "\n".join(lines) + "\n"
-
-
 # ----------------------------------------------------------------------------------------------------- jieba
 
 
-def jieba(plan: Plan, python: str) -> None:
+def jieba(plan: HeadsPlan, python: str) -> None:
     """jieba's words on the same tests."""
     if not has_jieba(python):
         print(f"skipped: jieba's rows, since {python} has no jieba; name one that has by --jieba", file=sys.stderr)
@@ -323,7 +366,7 @@ def jieba(plan: Plan, python: str) -> None:
             plan.rows.measured({"measure": "jieba", "head": "words", "set": name, "quick": plan.quick}, measure)
 
 
-def speed(plan: Plan, folder: Path, python: str) -> None:
+def speed(plan: HeadsPlan, folder: Path, python: str) -> None:
     """Characters a second of words, parts of speech and entities in one pass, beside jieba.posseg, in turns."""
     if not has_jieba(python):
         return

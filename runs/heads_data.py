@@ -6,9 +6,10 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 
 from runs.rows import Row
-from runs.silver import folded
+from runs.silver import folded, raw_texts
 
 GSD = "zh/segmentation/gsdsimp"
 TOGETHER = 90  # characters: a record may be several sentences up to about so many, as the texts are that users have
@@ -29,6 +30,10 @@ class Head:
 
 SPANS, PLAIN = ("f1", "precision", "recall"), ("token_accuracy",)
 CC = "CC BY-SA 4.0"
+# So that the encoder forgets neither how to fill masks nor what to gather in [CLS].
+TEXT = Head("masked", "masked", (), (), ("mask_rate = 0.2", "cls_words = 6"), licence="CC BY-SA")
+RAW = {"zh": ("zh/rawtext/wikipedia_zh", 1, 150), "en": ("en/rawtext/wikipedia_2015", 3, 450)}
+"""Raw text by language: its folder, characters for each Chinese one, and characters of a record at most."""
 OPEN = (
     Head("words", "segment", (GSD,), ("f1", "r_oov", "r_iv"), licence=CC),
     Head("zh_pos", "tag", ("zh/pos/ud_gsd_v1",), PLAIN, licence=f"{CC} since its release 2.5"),
@@ -64,6 +69,15 @@ def records(heads: Sequence[Head], read: Read, split: str, *, research: bool) ->
     if draw is not None:
         draw.shuffle(made)
     return made
+
+
+def raw_records(shared: Path, characters: int, without: set[str]) -> list[Row]:
+    """Raw text for the masked-LM head: so many Chinese characters, and as many tokens of English."""
+    return [
+        {"task": TEXT.name, "text": text}
+        for folder, share, longest in RAW.values()
+        for text in raw_texts(shared / folder, characters=share * characters, without=without, longest=longest)
+    ]
 
 
 Sentence = dict[str, Row]  # by head, its record of one sentence

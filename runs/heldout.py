@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from runs.rows import Row
 
 from bothways.data.pretraining import PretrainingSource
 from bothways.data.shards import build_shards
+from bothways.infer.predictor import Predictor
 from bothways.models.model import load
 from bothways.tasks.pretraining import PretrainTask
 from bothways.train.heldout import HeldOut
@@ -30,25 +32,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--max-length", type=int, default=128)
     parser.add_argument("--mask-rate", type=float, default=0.15)
     wanted = parser.parse_args(argv)
-    model = load(wanted.model)
-    if not isinstance(model.task, PretrainTask):
-        sys.exit(f"{wanted.model} is no pre-trained model with its masked-LM head")
     for path in wanted.text:
-        with tempfile.TemporaryDirectory(prefix="heldout-") as folder:
-            shards = build_shards(path, model.tokenizer, Path(folder) / "shards")
-            source = PretrainingSource(
-                shards,
-                model.tokenizer,
-                max_length=wanted.max_length,
-                second=model.task.second,
-                seed=0,
-                mask_rate=wanted.mask_rate,
-            )
-            sequences = max(1, wanted.tokens // wanted.max_length)
-            held = HeldOut(source, sequences, model, model.task, precision="float32", device=torch.device("cpu"))
-            scores = {name: round(value, 4) for name, value in held.scores().items()}
-        print(json.dumps({"text": path.name, "from": path.parent.name, "sequences": sequences, **scores}))
+        found = heldout(wanted.model, path, wanted.tokens, max_length=wanted.max_length, mask_rate=wanted.mask_rate)
+        print(json.dumps({"text": path.name, "from": path.parent.name} | found))
     return 0
+
+
+def heldout(name: str | Path, text: Path, tokens: int, *, max_length: int = 128, mask_rate: float = 0.15) -> Row:
+    """Loss and accuracy on so many tokens of a file; of a model of several tasks, those of its masked-LM head."""
+    model = load(name)
+    if not isinstance(model.task, PretrainTask):
+        predictor = Predictor(model, device="cpu")
+        if not predictor.can_fill_masks:
+            sys.exit(f"{name} has no masked-LM head; give a pre-trained model, or one that kept it")
+        model = predictor.filler().model
+    task = model.task
+    assert isinstance(task, PretrainTask)
+    with tempfile.TemporaryDirectory(prefix="heldout-") as folder:
+        source = PretrainingSource(
+            build_shards(text, model.tokenizer, Path(folder) / "shards"),
+            model.tokenizer,
+            max_length=max_length,
+            second=task.second,
+            seed=0,
+            mask_rate=mask_rate,
+        )
+        sequences = max(1, tokens // max_length)
+        held = HeldOut(source, sequences, model, task, precision="float32", device=torch.device("cpu"))
+        return {"sequences": sequences} | {metric: round(value, 4) for metric, value in held.scores().items()}
 
 
 if __name__ == "__main__":

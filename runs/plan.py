@@ -22,7 +22,7 @@ class Plan:
     quick: bool
 
 
-def flags(doc: str | None, name: str, *, shared: str) -> argparse.ArgumentParser:
+def flags(doc: str | None, name: str, *, shared: str, seeds: int = 3) -> argparse.ArgumentParser:
     """The flags of a script whose rows go to `name`.jsonl; `shared` says what it wants to find in the data."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=SHARED, help=f"the folder with {shared}")
@@ -30,7 +30,7 @@ def flags(doc: str | None, name: str, *, shared: str) -> argparse.ArgumentParser
     parser.add_argument(
         "--rows", type=Path, default=None, help=f"default: runs/results/{name}.jsonl, or in --work if --quick"
     )
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, …")
+    parser.add_argument("--seeds", type=int, default=seeds, help="seeds 0, 1, …")
     parser.add_argument("--quick", action="store_true", help="a little of everything, to see that it runs")
     return parser
 
@@ -46,7 +46,7 @@ def finetune(
     *,
     model: Path,
     train: Path,
-    dev: Path,
+    dev: Path | None = None,
     out: Path,
     rate: float,
     epochs: int,
@@ -57,13 +57,14 @@ def finetune(
 ) -> Row:
     """One fine-tuning with the defaults but for what is said; a run that is in `out` goes on.
 
-    `minutes` counts instead of `epochs` where it is given; `module` takes the words of `bothways`: it, or a peer.
+    Without `dev` the last epoch's model is kept. `minutes` counts instead of `epochs` where it is given; `module` takes
+    the words of `bothways`: it, or a peer.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     long = ("--epochs", str(epochs)) if minutes is None else ("--minutes", f"{minutes:g}")
     seconds = bothways(
         *("finetune", task, "--model", str(model), "--out", str(out), "--seed", str(seed), "--quiet"),
-        *("--train", str(train), "--dev", str(dev), *long, "--optim.lr", f"{rate:g}"),
+        *("--train", str(train), *(() if dev is None else ("--dev", str(dev))), *long, "--optim.lr", f"{rate:g}"),
         *(*more, *resumed(out)),
         module=module,
     )

@@ -18,17 +18,19 @@ SHORTEST, LONGEST = 8, 110  # characters of a record
 
 def write_silver(folder: Path, target: Path, *, characters: int, without: set[str]) -> Path:
     """Tagged records of about so many characters, from all of the text evenly; none with a sentence of `without`."""
-    files = sorted(folder.glob("train-*.txt.xz"))
-    whole = [line for file in files for line in _paragraphs(file)]
+    found = raw_texts(folder, characters=characters, without=without, longest=LONGEST)
+    return write_records(target, [tagged(folded(text)) for text in found])
+
+
+def raw_texts(folder: Path, *, characters: int, without: set[str], longest: int) -> Iterator[str]:
+    """Texts of up to about `longest` characters, from all of the folder's files evenly, so many characters together."""
+    whole = [line for file in sorted(folder.glob("train-*.txt.xz")) for line in _paragraphs(file)]
     random.Random(0).shuffle(whole)
-    records: list[Row] = []
-    left = characters
-    for text in (text for paragraph in whole for text in _texts(paragraph, without)):
-        records.append(tagged(text))
-        left -= len(text)
-        if left <= 0:
-            break
-    return write_records(target, records)
+    for text in (text for paragraph in whole for text in _texts(paragraph, without, longest)):
+        yield text
+        characters -= len(text)
+        if characters <= 0:
+            return
 
 
 def tagged(text: str) -> Row:
@@ -64,18 +66,18 @@ def _paragraphs(file: Path) -> Iterator[str]:
                 yield line.strip()
 
 
-def _texts(paragraph: str, without: set[str]) -> Iterator[str]:
-    """A paragraph's sentences, a few together as far as they are short."""
+def _texts(text: str, without: set[str], longest: int = LONGEST) -> Iterator[str]:
+    """A paragraph's sentences, a few together as far as they are short; `without` holds folded ones."""
 
     from bothways.text.words import sentence_ends
 
-    text, start, last = folded(paragraph), 0, 0
+    start = last = 0
     for end in sentence_ends(text):
-        if end - start > LONGEST and last > start:
+        if end - start > longest and last > start:
             yield text[start:last].strip()
             start = last
-        if text[last:end].strip() in without:
+        if without and folded(text[last:end].strip()) in without:
             start = end
         last = end
-    if SHORTEST <= last - start <= 3 * LONGEST:
+    if SHORTEST <= last - start <= 3 * longest:
         yield text[start:last].strip()

@@ -9,7 +9,7 @@ Legend of shapes, used in every signature:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -53,12 +53,14 @@ class Read:
     groups: sizes of the groups that the rows fall into, in order; they sum to len(rows)
     labels: one per group or per row, as the task's loss wants them; None when predicting
     weight: what this example adds to the number that the summed loss is divided by
+    redraw: of masked tokens: others, by a seed; the sequence's ids and what is read of it then
     """
 
     rows: np.ndarray  # (m,) int
     groups: np.ndarray  # (g,) int
     labels: np.ndarray | None = None
     weight: float = 0.0
+    redraw: Callable[[int], tuple[np.ndarray, Read]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,17 @@ class Example:
     decoder: Piece | None = None  # the target that an encoder-decoder is taught to write; heads read its rows then
     decoding: Any = None  # how it shall write one by itself (nn/decoding_settings.py); None: it shall not
     seed: int = 0  # what dropout draws from: the same example gets the same noise wherever it is packed
+
+    def seeded(self, seed: int) -> Example:
+        """The same with that seed for its dropout, and with masks drawn by it where it has any."""
+        pieces, reads = self.pieces, {}
+        for head, read in self.reads.items():
+            if read.redraw is not None:  # its sequence has been masked for this head, so no other one reads it
+                (piece,) = self.pieces
+                ids, read = read.redraw(seed)
+                pieces = (replace(piece, input_ids=ids),)
+            reads[head] = read
+        return replace(self, pieces=pieces, reads=reads, seed=seed)
 
     @property
     def tokens(self) -> int:

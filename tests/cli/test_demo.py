@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import ast
 import json
+import string
 from pathlib import Path
 
 import pytest
 
-from bothways.cli.demo import MARK, PARTS, Demo, compared, judged, prepare, show
+import bothways
+from bothways.cli.demo import MARK, PARTS, Demo, Screen, compared, judged, prepare, show
 from bothways.cli.demo_baselines import majority, tfidf
+from bothways.cli.demo_builtin import ALIKE, MASKED, TEXTS, at_hand, meet
 from bothways.cli.demo_text import Docstring, key, read_library, read_rows, write_text
 from bothways.cli.main import main
 from bothways.config import Common
 from bothways.errors import ConfigError, DataError
+from bothways.infer.predictor import Predictor
+from bothways.models.model import fresh
+from bothways.nn.encoder import EncoderConfig
+from bothways.tasks.classify import ClassifySettings, ClassifyTask
+from bothways.tasks.masked import MaskedSettings, MaskedTask
+from bothways.tasks.multi import MultiTask
+from bothways.tasks.pretraining import PretrainTask
+from bothways.text.tokenizer import Tokenizer
 
 WORDS = {
     "baking": "dough flour oven yeast crust butter sugar loaf",
@@ -63,6 +74,34 @@ def test_the_demo_from_start_to_finish(library: Path, tmp_path: Path, capsys: py
     assert f"bothways evaluate {wanted.out}/finetuned --data {test}" in told
     assert main(["evaluate", f"{wanted.out}/finetuned", "--data", str(test), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["accuracy"] == pytest.approx(systems[3].accuracy)
+
+
+def test_the_built_in_model_is_met_where_it_has_heads(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    task = MultiTask({"masked": MaskedTask(MaskedSettings()), "mood": _mood()}, {"masked": 1.0, "mood": 1.0})
+    for made, met in ((task, True), (PretrainTask(None), False)):
+        config = EncoderConfig(300, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+        signs = sorted(set("".join([*TEXTS, *MASKED])) - {" "} | set(string.ascii_letters))
+        tokenizer = Tokenizer.from_vocab(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *signs])
+        predictor = Predictor(fresh(config, tokenizer, made), device="cpu")
+        monkeypatch.setattr(bothways, "load", lambda device, predictor=predictor: predictor)
+        found = at_hand("cpu")
+        assert (found is predictor) == met
+        if found is not None:
+            meet(found, Screen(quiet=False))
+    told = capsys.readouterr().out
+    assert all(text in told for text in MASKED)
+    assert told.count("mood") == len(TEXTS)
+    for sentence, others in ALIKE:
+        own = told[told.index(sentence) :].splitlines()[1 : 1 + len(others)]
+        scores = [float(line.split()[0]) for line in own]
+        assert scores == sorted(scores, reverse=True)
+        assert {line.split(maxsplit=1)[1] for line in own} == set(others)
+
+
+def _mood() -> ClassifyTask:
+    return ClassifyTask(ClassifySettings(), "one", ["bad", "good"])
 
 
 def test_no_sentence_of_dev_or_test_is_seen_in_training(library: Path, tmp_path: Path):

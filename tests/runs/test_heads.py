@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs.heads import Plan, f1
-from runs.heads_data import GSD, OPEN, RESEARCH, chinese, english, joined, prepared, simplified_tags
+from benchmarks.finetune import append_row
+from runs.heads import HeadsPlan, f1, held_out
+from runs.heads_card import card
+from runs.heads_data import GSD, OPEN, RESEARCH, chinese, english, joined, prepared, raw_records, simplified_tags
 from runs.results import Start
 from runs.rows import Rows, read_records
 from runs.silver import _texts, folded, tagged
@@ -16,9 +18,10 @@ from runs.silver import _texts, folded, tagged
 ENTITIES = next(head for head in OPEN if head.name == "zh_entities")
 
 
-def plan(shared: Path, tmp_path: Path) -> Plan:
+def plan(shared: Path, tmp_path: Path) -> HeadsPlan:
     start = Start("none", tmp_path, ("en", "zh"), ())
-    return Plan(shared, tmp_path, Rows(tmp_path / "rows.jsonl"), start, False, False, (), 1e-3, 32, 0, ())
+    rows = Rows(tmp_path / "rows.jsonl")
+    return HeadsPlan(shared, tmp_path, rows, 1, False, start, False, 8, None, 1e-3, 32, 2000, 1000, ())
 
 
 def test_entities_of_characters_become_those_of_runs() -> None:
@@ -88,3 +91,36 @@ def test_english_sentences_have_both_labels(shared: Path, tmp_path: Path) -> Non
         rows = list(english(plan(shared, tmp_path).read, split))
         assert sum("en_entities" in row for row in rows) >= both
     assert len(read_records(shared / GSD / "test.jsonl.gz")) == 500
+
+
+@pytest.mark.shared
+def test_raw_text_is_of_both_languages_and_has_no_sentence_of_a_test(shared: Path, tmp_path: Path) -> None:
+    here = plan(shared, tmp_path)
+    texts = [row["text"] for row in raw_records(shared, 3000, held_out(here))]
+    han = [text for text in texts if len(text) <= 400 and sum("一" <= c <= "鿿" for c in text) > len(text) / 3]
+    assert 3000 <= sum(map(len, han)) <= 3600
+    assert 9000 <= sum(map(len, texts)) - sum(map(len, han)) <= 10500
+    assert all(row.keys() == {"task", "text"} for row in raw_records(shared, 100, set()))
+
+
+def test_the_card_says_what_was_measured_and_keeps_the_encoders_own(tmp_path: Path) -> None:
+    here, start = plan(tmp_path, tmp_path), tmp_path / "start"
+    start.mkdir()
+    first = "---\nlicense: cc-by-sa-4.0\nbase_model: some/other\n---"
+    (start / "README.md").write_text(f"{first}\n\n# The encoder\n\nIt is small.\n\n## Data\n\nmuch\n", encoding="utf-8")
+    key = {"weights": "abc", "silver": 2000, "text": 1000, "seed": 0, "quick": False}
+    scores = {metric: 0.5 for head in OPEN for metric in head.metrics}
+    for head in OPEN:
+        append_row(here.rows.path, {"measure": "test", "head": head.name, "scores": scores} | key)
+    for language, better in (("zh", 0.0), ("en", 0.1)):
+        found = {"language": language, "scores": {"masked_loss": 4.5, "masked_accuracy": 0.25 + better}}
+        append_row(here.rows.path, {"measure": "masked before", "weights": "abc", "quick": False} | found)
+        append_row(here.rows.path, {"measure": "masked"} | found | key)
+    told = card(here.rows, key, OPEN, start)
+    assert told.startswith(first)
+    assert told.count("| f1 50.0") == 3
+    assert "| Chinese | 4.500 | 4.500 | 25.0% | 25.0% |\n| English | 4.500 | 4.500 | 35.0% | 35.0% |" in told
+    assert "2,000 characters of Chinese Wikipedia" in told
+    assert told.endswith("\n## The encoder that it began from\n\nIt is small.\n\n### Data\n\nmuch\n")
+    (start / "README.md").write_text(told, encoding="utf-8")
+    assert card(here.rows, key, OPEN, start) == told

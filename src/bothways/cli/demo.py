@@ -1,4 +1,4 @@
-"""`bothways demo`: raw text, pre-training, fine-tuning, scores and predictions in a few minutes, without network.
+"""`bothways demo`: what the built-in model does, then one of your own from raw text to scores, in a few minutes.
 
 `show` is the Python way from start to finish, made to be copied.
 """
@@ -73,17 +73,20 @@ def run(argv: list[str]) -> int:
 
 
 def show(wanted: Demo, library: Path | None = None) -> list[System]:
-    """Text, pre-training, fine-tuning, scores, predictions; gives the systems compared, ours last.
+    """The built-in model; text, pre-training, fine-tuning, scores, predictions; gives the systems compared, ours last.
 
     `library` is a folder of Python source whose documentation is the text (none: the standard library).
     """
     import bothways
     from bothways.cli.demo_baselines import majority, tfidf
+    from bothways.cli.demo_builtin import at_hand, filled, meet
     from bothways.cli.demo_text import read_rows, write_text
 
     out, seed, device = prepare(wanted.out), wanted.common.seed, wanted.common.device
     common = {"seed": seed, "device": device, "quiet": wanted.common.quiet}
     screen = Screen(quiet=wanted.common.quiet)
+    if not wanted.common.quiet and (builtin := at_hand(device)) is not None:
+        meet(builtin, screen)
 
     screen.section("1. Text: what Python's standard library says of itself")
     text = write_text(out / "text", seed=seed, library=library)
@@ -122,14 +125,14 @@ def show(wanted: Demo, library: Path | None = None) -> list[System]:
     screen.section("5. Predictions")
     for sentence, answer in zip(SENTENCES, model.predict(SENTENCES), strict=True):
         screen.say(f"{sentence}\n    {answer['label']} {answer['score']:.2f}")
-    for sentence, masks in zip(MASKED, bothways.load(reader.model, device=device).fill_mask(MASKED), strict=True):
-        words = (f"{filling['token']} {filling['score']:.2f}" for filling in masks[0]["fillings"])
-        screen.say(f"{sentence}\n    {', '.join(words)}")
+    for line in filled(bothways.load(reader.model, device=device), MASKED):
+        screen.say(line)
 
     screen.section("Yours")
     screen.say(f"loss by step   {out}/pretrained/loss.png and {out}/finetuned/loss.png")
     screen.say(f"every score    bothways evaluate {out}/finetuned --data {text.test}")
     screen.say(f"a sentence     bothways predict {out}/finetuned 'Wait for the child process to end.'")
+    screen.say(f"in a browser   bothways serve {out}/finetuned")
     return systems
 
 

@@ -89,7 +89,7 @@ def _here(wanted: Predict) -> Iterator[Any]:
     records = records_of(wanted.text) if wanted.data is None else read_records(wanted.data, columns=wanted.columns)
     if wanted.alignment is not None:
         return iter(_drawn(predictor.generate(wanted.text, return_attention=True), wanted.alignment))
-    return (predictor.filler() if predictor.can_fill_masks else predictor).stream(records)
+    return predictor.answering.stream(records)
 
 
 def _there(wanted: Predict, url: str) -> Iterator[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -14,7 +13,7 @@ from bothways.data.source import Item
 
 
 class ExampleSource:
-    """A `Source` over examples that fit into memory; epoch and record decide each example's dropout."""
+    """A `Source` over examples that fit into memory; epoch and record decide each example's dropout and masks."""
 
     def __init__(self, examples: Sequence[Example], *, seed: int) -> None:
         self.examples, self.seed = examples, seed
@@ -27,7 +26,7 @@ class ExampleSource:
         order = np.random.default_rng(mix_seed(self.seed, epoch)).permutation(len(self.examples))
         for number in order[skip:].tolist():
             example = self.examples[number]
-            yield Item(example.tokens, partial(replace, example, seed=mix_seed(self.seed, epoch, number)))
+            yield Item(example.tokens, partial(example.seeded, mix_seed(self.seed, epoch, number)))
 
     def hash(self) -> str:
         """SHA-256 of all examples in their order, in hexadecimal: of their tokens and what is to be learnt of them."""

@@ -2,7 +2,67 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
+
+from bothways.batch import Read
+from bothways.errors import ConfigError
+from bothways.text.tokenizer import Tokenizer
+
+
+class Masking:
+    """How sequences are masked, and what is asked of them.
+
+    rate:        share of the tokens that are predicted
+    whole_words: mask all tokens of a word or none
+    cls_words:   so many of a sequence's different tokens, drawn at random, are asked of [CLS] too: masks alone teach it
+                 nothing, and classification reads it. None: it is asked for nothing
+
+    Raises:
+        ConfigError: the rate is no share, or `cls_words` no number of words.
+
+    Reference: Ma et al., 2024, "Drop your Decoder" (all of a text's words from [CLS]).
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, rate: float, whole_words: bool, cls_words: int | None = None) -> None:
+        check_masking(rate, cls_words)
+        self._rate, self._whole_words, self._cls_words = rate, whole_words, cls_words
+        self._mask_id, self._random_ids = tokenizer.mask_id, np.flatnonzero(~tokenizer.special)
+
+    def draw(
+        self, ids: np.ndarray, word_starts: np.ndarray, special: np.ndarray, seed: int, *, asking: bool
+    ) -> tuple[np.ndarray, Read]:
+        """One sequence, (t,) each as in `mask_tokens`: its ids with their replacements, and what is to be guessed.
+
+        Only if `asking` is anything asked of [CLS], in row 0; its masks are the same either way.
+        """
+        rng = np.random.Generator(np.random.PCG64(seed))
+        masked, positions, labels = mask_tokens(
+            ids,
+            word_starts,
+            special,
+            rate=self._rate,
+            rng=rng,
+            mask_id=self._mask_id,
+            random_ids=self._random_ids,
+            whole_words=self._whole_words,
+        )
+        if asking and self._cls_words is not None:
+            asked = rng.permutation(np.unique(ids[~special]))[: self._cls_words]
+            positions = np.concatenate([np.zeros(len(asked), dtype=positions.dtype), positions])
+            labels = np.concatenate([asked, labels])
+        ones = np.ones(len(positions), dtype=np.int64)
+        redraw = partial(self.draw, ids, word_starts, special, asking=True)
+        return masked, Read(positions, ones, labels, weight=float(len(positions)), redraw=redraw)
+
+
+def check_masking(rate: float, cls_words: int | None) -> None:
+    """Raises ConfigError where the one is no share, or the other no number of words."""
+    if not 0 < rate < 1:
+        raise ConfigError(f"mask_rate is {rate}; wanted a number between 0 and 1, such as 0.15")
+    if cls_words is not None and cls_words < 1:
+        raise ConfigError(f"cls_words is {cls_words}; wanted at least 1, or none")
 
 
 def mask_tokens(

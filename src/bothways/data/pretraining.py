@@ -10,7 +10,7 @@ from itertools import islice
 import numpy as np
 
 from bothways.batch import Example, Piece, Read, mix_seed
-from bothways.data.masking import mask_tokens
+from bothways.data.masking import Masking
 from bothways.data.sentence_pairs import Plan, Second, plan_sequences
 from bothways.data.shards import Shard, Shards, tokenizer_hash
 from bothways.data.source import Item
@@ -48,8 +48,7 @@ class PretrainingSource:
     mask_rate:   share of the tokens that are predicted
     whole_words: mask all tokens of a word or none, as the shards' word flags say
     short_rate:  share of the sequences that are gathered up to a random smaller length
-    cls_words:   so many of the sequence's different pieces, drawn at random, are asked of [CLS], by the masked-LM head:
-                 then it holds what the text is about. Not in held-out sequences. None: it is asked for nothing
+    cls_words:   as `Masking` has it; never in held-out sequences
 
     The heads' reads are "masked" (a row and a label for each masked token, after row 0 with what [CLS] is asked) and,
     with a second sentence, "next" (row 0; label 0 where B really follows, 1 where it does not, as in BERT).
@@ -58,8 +57,7 @@ class PretrainingSource:
         ConfigError: a setting out of range.
         DataError: the shards were made with another tokenizer.
 
-    Reference: Devlin et al., 2018, section 3.1 and appendix A.2; Ma et al., 2024, "Drop your Decoder" (all of a text's
-    words from [CLS]).
+    Reference: Devlin et al., 2018, section 3.1 and appendix A.2.
     """
 
     def __init__(
@@ -78,12 +76,8 @@ class PretrainingSource:
         specials = 2 if second is None else 3
         if max_length < specials + 2:
             raise ConfigError(f"max_length is {max_length}; wanted at least {specials + 2}")
-        if not 0 < mask_rate < 1:
-            raise ConfigError(f"mask_rate is {mask_rate}; wanted a number between 0 and 1, such as 0.15")
         if not 0 <= short_rate <= 1:
             raise ConfigError(f"short_rate is {short_rate}; wanted a number from 0 to 1, such as 0.1")
-        if cls_words is not None and cls_words < 1:
-            raise ConfigError(f"cls_words is {cls_words}; wanted at least 1, or none")
         if second not in ("next", "order", None):
             raise ConfigError(f"second is {second!r}; wanted 'next', 'order' or None")
         if shards.vocabulary != tokenizer_hash(tokenizer):
@@ -91,20 +85,20 @@ class PretrainingSource:
         self.shards, self.seed = shards, seed
         self.second: Second = second
         self._max_tokens, self._short_rate = max_length - specials, short_rate
-        self._mask_rate, self._whole_words, self._cls_words = mask_rate, whole_words, cls_words or 0
-        self._cls, self._sep, self._mask = tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id
-        self._random_ids = np.flatnonzero(~tokenizer.special)
+        self._asking = cls_words is not None
+        self._masking = Masking(tokenizer, rate=mask_rate, whole_words=whole_words, cls_words=cls_words)
+        self._cls, self._sep = tokenizer.cls_id, tokenizer.sep_id
 
     def items(self, epoch: int, skip: int = 0) -> Iterator[Item]:
         """The sequences of an epoch in their shuffled order, without the first `skip`; see `Source.items`.
 
         Token ids are read when an item is made; of skipped shards only the flags are.
         """
-        return self._items(self.seed, epoch, skip, self._cls_words)
+        return self._items(self.seed, epoch, skip, asking=self._asking)
 
     def heldout(self, limit: int) -> list[Item]:
         """At most `limit` sequences to evaluate on: the same ones with the same masks in every run."""
-        return list(islice(self._items(HELDOUT_SEED, 0, 0, 0), limit))
+        return list(islice(self._items(HELDOUT_SEED, 0, 0, asking=False), limit))
 
     def coverage(self, epoch: int) -> Coverage:
         """How much of the corpus an epoch uses, and what for; as much work as skipping the epoch."""
@@ -126,7 +120,7 @@ class PretrainingSource:
             rng=_generator(mix_seed(seed, epoch, number, 1)),
         )
 
-    def _items(self, seed: int, epoch: int, skip: int, cls_words: int) -> Iterator[Item]:
+    def _items(self, seed: int, epoch: int, skip: int, *, asking: bool) -> Iterator[Item]:
         order = _generator(mix_seed(seed, epoch)).permutation(len(self.shards)).tolist()
         specials = 2 if self.second is None else 3
         index = 0  # in the epoch
@@ -146,11 +140,11 @@ class PretrainingSource:
             index = max(index, skip)
             for row in shuffled.tolist():
                 drawn = mix_seed(seed, epoch, index)
-                make = partial(self._make, shards[owners[row]], spans[row], int(labels[row]), drawn, cls_words)
+                make = partial(self._make, shards[owners[row]], spans[row], int(labels[row]), drawn, asking=asking)
                 yield Item(tokens=int(lengths[row]), make=make)
                 index += 1
 
-    def _make(self, shard: Shard, span: np.ndarray, label: int, seed: int, cls_words: int) -> Example:
+    def _make(self, shard: Shard, span: np.ndarray, label: int, seed: int, *, asking: bool) -> Example:
         begin_a, end_a, begin_b, end_b = span.tolist()
         end = 1 + end_a - begin_a  # of A in the sequence
         length = end + 1 if self.second is None else end + 2 + end_b - begin_b
@@ -167,23 +161,8 @@ class PretrainingSource:
             word_starts[end + 1 : -1] = shard.flags[begin_b:end_b] & WORD_START
             segments = np.zeros(length, dtype=np.int64)
             segments[end + 1 :] = 1
-        rng = _generator(seed)
-        masked, positions, labels = mask_tokens(
-            ids,
-            word_starts,
-            special,
-            rate=self._mask_rate,
-            rng=rng,
-            mask_id=self._mask,
-            random_ids=self._random_ids,
-            whole_words=self._whole_words,
-        )
-        if cls_words:
-            asked = rng.permutation(np.unique(ids[~special]))[:cls_words]
-            positions = np.concatenate([np.zeros(len(asked), dtype=positions.dtype), positions])
-            labels = np.concatenate([asked, labels])
-        ones = np.ones(len(positions), dtype=np.int64)
-        reads = {"masked": Read(rows=positions, groups=ones, labels=labels, weight=float(len(positions)))}
+        masked, read = self._masking.draw(ids, word_starts, special, seed, asking=asking)
+        reads = {"masked": read}
         if self.second is not None:
             first, one = np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.int64)
             reads["next"] = Read(rows=first, groups=one, labels=np.array([label], dtype=np.int64), weight=1.0)

@@ -22,9 +22,11 @@ from bothways.infer.engine import Engine
 from bothways.infer.generation import Pieces, alignment, stream
 from bothways.infer.inputs import Input, records_of
 from bothways.models import model as models
-from bothways.models.model import Model
+from bothways.models.model import Model, single_head
 from bothways.tasks.base import Answer
-from bothways.tasks.pretraining import FillTask
+from bothways.tasks.masked import MaskedSettings, MaskedTask
+from bothways.tasks.multi import MultiTask
+from bothways.tasks.pretraining import PretrainTask
 from bothways.tasks.sequences import pair, single
 
 
@@ -48,6 +50,7 @@ class Predictor(Answering):
     """A model on a device, and whatever its encoder and heads can be asked."""
 
     _analyzer: Predictor | None = None  # kept, for its weights are laid out once
+    _filler: Predictor | None = None
 
     # ------------------------------------------------------------------------------------------- generation
 
@@ -175,7 +178,7 @@ class Predictor(Answering):
     def _with(self, model: Model) -> Predictor:
         """The same predictor with another task and heads on the same encoder."""
         other = copy.copy(self)
-        other.model, other._analyzer = model, None
+        other.model, other._analyzer, other._filler = model, None, None
         other.engine = Engine(
             other.model.network,
             device=self.engine.device,
@@ -210,8 +213,9 @@ class Predictor(Answering):
 
     @property
     def can_fill_masks(self) -> bool:
-        """Whether this is a pre-trained model that still has its masked-LM head."""
-        return "masked" in self.model.network.heads
+        """Whether this model has a masked-LM head: a pre-trained one, or one of several tasks that kept it."""
+        task = self.model.task
+        return isinstance(task, PretrainTask) or (isinstance(task, MultiTask) and task.masked is not None)
 
     def fill_mask(self, texts: str | Sequence[str], *, top: int = 5) -> list[list[dict[str, Any]]]:
         """For each text and each [MASK] in it: where it stands, and the `top` pieces that fit with their probabilities.
@@ -236,9 +240,16 @@ class Predictor(Answering):
         """
         if not self.can_fill_masks:
             raise ModelError(f"{self._name}: this model has no masked-LM head; give a pre-trained model")
-        other = copy.copy(self)
-        other.model = replace(self.model, task=FillTask(self.model.tokenizer, top=top))
-        return other
+        if self._filler is None:
+            task = self.model.task
+            model = single_head(self.model, task.masked) if isinstance(task, MultiTask) and task.masked else self.model
+            self._filler = self._with(replace(model, task=MaskedTask(MaskedSettings())))
+        return self._filler.with_options(top=top)
+
+    @property
+    def answering(self) -> Predictor:
+        """This one, which answers by its task; of a model that was only pre-trained, its `filler`."""
+        return self.filler() if isinstance(self.model.task, PretrainTask) else self
 
     # -------------------------------------------------------------------------------------------- attention
 

@@ -20,6 +20,7 @@ from bothways.serve.metrics import Metrics
 from bothways.serve.problems import Problem
 from bothways.serve.queue import Admission, Batcher
 from bothways.tasks.base import Encoded
+from bothways.tasks.pretraining import PretrainTask
 
 T = TypeVar("T")
 
@@ -48,7 +49,7 @@ class Served:
     def task(self) -> str | None:
         """The task's name; "fill" for a pre-trained model, None for a bare encoder."""
         task = self.predictor.model.task
-        if self.predictor.can_fill_masks and (task is None or task.name == "pretrain"):
+        if isinstance(task, PretrainTask):
             return "fill"
         return None if task is None else task.name
 
@@ -73,7 +74,7 @@ class Served:
     @functools.cached_property
     def answering(self) -> Predictor:
         """The predictor of the model's task; a pre-trained model's fills masks."""
-        return self.predictor.filler() if self.task == "fill" else self.predictor
+        return self.predictor.answering
 
     @functools.cached_property
     def embedder(self) -> Predictor | None:

@@ -21,6 +21,7 @@ _TASKS = {
     "embed": "bothways.tasks.embed:EmbedTask",
     "generate": "bothways.tasks.generate:GenerateTask",
     "multi": "bothways.tasks.multi:MultiTask",
+    "masked": "bothways.tasks.masked:MaskedTask",
     "pretrain": "bothways.tasks.pretraining:PretrainTask",
 }
 
@@ -33,7 +34,8 @@ ARCHITECTURES = {  # classes of transformers, and the task that each is
     "BertForTokenClassification": "tag",
     "EncoderDecoderModel": "generate",
 }
-TRAINABLE = [name for name in _TASKS if name != "pretrain"]
+TRAINABLE = [name for name in _TASKS if name not in ("masked", "pretrain")]
+SHARING = [*(name for name in TRAINABLE if name not in ("generate", "multi")), "masked"]  # an encoder, in multi
 
 
 def task_class(name: str) -> type[Task]:

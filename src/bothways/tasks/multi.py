@@ -24,9 +24,10 @@ from bothways.batch import Batch
 from bothways.data.messages import listed, nearest, shown
 from bothways.data.record import Record, require
 from bothways.errors import ConfigError, DataError
-from bothways.nn.encoder import Encoder
+from bothways.nn.encoder import Encoder, EncoderConfig
 from bothways.nn.heads import Head
 from bothways.tasks.base import Answer, Encoded, Task
+from bothways.tasks.masked import MASKED, MaskedTask
 from bothways.tasks.merging import joined, merged, parted, parted_answers
 from bothways.text.tokenizer import Tokenizer
 
@@ -63,16 +64,15 @@ class Part:
         Raises:
             ConfigError: no such kind, or a setting that it doesn't have.
         """
-        from bothways.tasks import TRAINABLE, task_class
+        from bothways.tasks import SHARING, task_class
 
         if self.task == "generate":
             raise ConfigError("generate has a decoder of its own, so it can't share an encoder; fine-tune it by itself")
-        if self.task in TRAINABLE and self.task != MultiTask.name:
+        if self.task in SHARING:
             return config.from_dict(task_class(self.task).Settings, self.settings)
-        near = nearest(self.task, TRAINABLE)
+        near = nearest(self.task, SHARING)
         hint = f"; did you mean {near}?" if near else ""
-        kinds = ", ".join(name for name in TRAINABLE if name != MultiTask.name)
-        raise ConfigError(f"there is no task {self.task!r} to share an encoder; known are {kinds}{hint}")
+        raise ConfigError(f"there is no task {self.task!r} to share an encoder; known are {', '.join(SHARING)}{hint}")
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,8 @@ class MultiSettings:
     def __post_init__(self) -> None:
         if taken := [name for name in self.tasks if name in _TAKEN]:
             raise ConfigError(f"a task can't be called {taken[0]}, which means something else; call it otherwise")
+        if len(masked := [name for name, part in self.tasks.items() if part.task == MaskedTask.name]) > 1:
+            raise ConfigError(f"{listed(masked)} are all of kind masked; one encoder has one masked-LM head")
 
     def check(self) -> None:
         """Raises ConfigError where there are no tasks; not when the settings are made, for a file is read later."""
@@ -106,9 +108,26 @@ class MultiTask(Task):
         self.parts, self.weights = parts, weights
 
     @property
+    def masked(self) -> str | None:
+        """The name of the part that guesses masked pieces, if there is one."""
+        return next((name for name, part in self.parts.items() if isinstance(part, MaskedTask)), None)
+
+    @property
     def architecture(self) -> str:
-        """transformers has no class for several heads; it reads the encoder."""
-        return "BertModel"
+        """transformers has no class for several heads; it reads the encoder, with its masked-LM head if it has one."""
+        return "BertModel" if self.masked is None else self.parts[self.masked].architecture
+
+    def first_weights(self, weights: dict[str, Tensor], config: EncoderConfig) -> dict[str, Tensor]:
+        """The masked-LM head of a pre-trained model goes on as the part's."""
+        return self.inward(weights)
+
+    def inward(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A folder has the masked-LM head where any pre-trained model has it, so that all can start from it."""
+        return weights if self.masked is None else _renamed(weights, MASKED, joined(self.masked, MASKED))
+
+    def outward(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The other way."""
+        return weights if self.masked is None else _renamed(weights, joined(self.masked, MASKED), MASKED)
 
     @classmethod
     def learn(cls, records: Sequence[Record], settings: MultiSettings) -> MultiTask:
@@ -242,6 +261,15 @@ class MultiTask(Task):
             {name: task_class(part["task"]).from_dict(part[part["task"]]) for name, part in parts},
             {name: part["weight"] for name, part in parts},
         )
+
+
+def _renamed(weights: dict[str, Tensor], head: str, other: str) -> dict[str, Tensor]:
+    """The weights of one head under another name."""
+    begin = f"heads.{head}."
+    return {
+        f"heads.{other}.{name.removeprefix(begin)}" if name.startswith(begin) else name: weight
+        for name, weight in weights.items()
+    }
 
 
 def of_part(records: Iterable[Record], name: str) -> Iterator[Record]:

@@ -1,7 +1,7 @@
 """Pre-training: which pieces were masked, and does the second sentence follow the first?
 
 record      none: examples come from shards of raw text (data/pretraining.py)
-prediction  the pieces that fit a [MASK], with their probabilities
+prediction  none of its own: masks are filled by tasks/masked.py
 metric      masked-LM loss and accuracy, next-sentence accuracy, on held-out text
 reference   Devlin et al., 2018, section 3.1; Lan et al., 2019 (sentence order)
 """
@@ -11,19 +11,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bothways.batch import Batch, Example, Origin, Piece, Read
-from bothways.data.record import Record, require
-from bothways.errors import ConfigError
+from bothways.batch import Batch
+from bothways.data.record import Record
 from bothways.nn.encoder import ACTIVATIONS, Encoder
 from bothways.nn.heads import Head, LabelHead, MaskedHead
-from bothways.tasks.base import Answer, Coverage, Encoded, Task
-from bothways.tasks.one_label import softmax
-from bothways.tasks.sequences import with_specials
+from bothways.tasks.base import Answer, Encoded, Task
 from bothways.text.tokenizer import Tokenizer
 
 Second = Literal["next", "order"] | None
@@ -110,70 +106,6 @@ class PretrainTask(Task):
     def from_dict(cls, saved: dict[str, Any]) -> PretrainTask:
         """The task that `to_dict` described."""
         return cls(saved.get("second"))
-
-
-class FillTask(PretrainTask):
-    """A pre-trained model at work: it fills each [MASK] of a text."""
-
-    name = "fill"
-
-    def __init__(self, tokenizer: Tokenizer, *, top: int = 5) -> None:
-        super().__init__(None)
-        self.tokenizer, self.top = tokenizer, top
-
-    def with_options(self, **options: Any) -> FillTask:
-        """How many pieces are told for each mask: `top`.
-
-        Raises:
-            ConfigError: another option, or not a number from 1 to 1000.
-        """
-        if unknown := sorted(set(options) - {"top"}):
-            raise ConfigError(f"unknown option {unknown[0]}; known is top")
-        top = options.get("top", self.top)
-        if type(top) is not int or not 1 <= top <= 1000:
-            raise ConfigError(f"top is {top!r}; wanted a whole number from 1 to 1000")
-        return FillTask(self.tokenizer, top=top)
-
-    def encode(
-        self, records: Sequence[Record], tokenizer: Tokenizer, *, max_length: int, labelled: bool, first: int = 0
-    ) -> list[Encoded]:
-        """Texts in which [MASK] is read as the special token, whole.
-
-        Raises:
-            DataError: a text without [MASK], or one longer than the model.
-        """
-        texts = [require(record, "text", str) for record in records]
-        encoded = []
-        both = zip(records, texts, tokenizer.encode(texts, specials=True), strict=True)
-        for number, (record, text, pieces) in enumerate(both, first):
-            places = np.flatnonzero(pieces.ids == tokenizer.mask_id)
-            if not len(places):
-                raise record.error(f"{text[:40]!r} has no {tokenizer.token(tokenizer.mask_id)} to fill")
-            if len(pieces.ids) + 2 > max_length:
-                raise record.error(
-                    f"the text has {len(pieces.ids)} tokens, the model reads {max_length - 2}; shorten it"
-                )
-            piece = Piece(with_specials(pieces.ids, tokenizer), origin=Origin(number, extra=pieces.offsets[places]))
-            read = Read(rows=places + 1, groups=np.ones(len(places), int))
-            encoded.append(Encoded([Example((piece,), {"masked": read})], Coverage(kept=len(pieces.ids))))
-        return encoded
-
-    def decode(self, record: Record, answers: list[Answer]) -> dict[str, Any]:
-        """For each mask where it stands, and the likeliest pieces; special tokens are no answer."""
-        origin = answers[0].example.pieces[0].origin
-        assert origin is not None
-        logits = np.where(self.tokenizer.special, -np.inf, answers[0].scores["masked"][:, : self.tokenizer.size])
-        return {
-            "masks": [
-                {"mask": number, "start": int(start), "end": int(end), "fillings": self._fillings(row)}
-                for number, (row, (start, end)) in enumerate(zip(logits, origin.extra, strict=True))
-            ]
-        }
-
-    def _fillings(self, logits: np.ndarray) -> list[dict[str, Any]]:
-        probabilities = softmax(logits)
-        best = np.argsort(-probabilities, kind="stable")[: min(self.top, int(np.sum(~self.tokenizer.special)))]
-        return [{"token": self.tokenizer.token(int(i)), "score": round(float(probabilities[i]), 6)} for i in best]
 
 
 def _labels(batch: Batch, head: str) -> Tensor:

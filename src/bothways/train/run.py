@@ -57,8 +57,8 @@ def finetune_settings(task: str) -> type[Any]:
 
     Those of multi stand beside the shared ones, and its parts name the files of records.
     """
-    if task == "pretrain":
-        raise ConfigError("pretrain is no task to fine-tune for; it is a verb: bothways pretrain --text F… --out DIR")
+    if task in ("pretrain", "masked"):
+        raise ConfigError(f"{task} is no task to fine-tune for; it is a verb: bothways pretrain --text F… --out DIR")
     own = task_class(task).Settings
     parts = task == MultiTask.name
     return make_dataclass(

@@ -66,7 +66,7 @@ def evaluate_retrieval(model: Predictor | None, folder: str | Path, *, split: st
     elif task in ("pair", "similarity"):
         candidates = words if not judged else {query: [(id, 0.0) for id in given] for query, given in grades.items()}
         rankings = {"": _by_pairs(model, documents, queries, candidates), "words.": words}
-    elif task not in (None, "embed", "pretrain"):
+    elif task not in (None, "embed", "pretrain", "masked", "multi"):
         raise ModelError(f"a model of {task} doesn't find texts; wanted one of embed, pair or similarity")
     else:
         own = _by_vectors(model, documents, queries, grades if judged else None, told)

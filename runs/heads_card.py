@@ -1,0 +1,89 @@
+"""The card of the built-in model: data and licences, how it was made, what it scores; then its encoder's own card."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from runs.heads_data import Head
+from runs.rows import Row, Rows
+
+BEGAN_FROM = "\n## The encoder that it began from\n"
+FIRST = """# The built-in model
+
+One small encoder for Chinese and English. It {masks}gives vectors, is a start for fine-tuning, and has heads for
+words, parts of speech, entities and the field of a text, all answered in one pass: `bothways analyze "…"`.
+
+| head | trained on | licence | scores on its test |
+|---|---|---|---|"""
+SCORED = """
+One seed; words are given for parts of speech and English entities. Scores are of this folder's weights: 8-bit whole
+numbers with a scale a row, and float32 for the heads."""
+REMEMBERED = """
+Masked words of held-out Wikipedia (whole words, 15 %), before it had heads and with them:
+
+| | loss before | loss | accuracy before | accuracy |
+|---|---|---|---|---|"""
+HOW = """
+## How
+
+`runs/heads.sh` is the whole recipe: {silver}the heads, all in each step{text}."""
+SILVER = "first what jieba's dictionary (MIT) says of {:,} characters of Chinese Wikipedia (CC BY-SA), then "
+TEXT = """; all the while masked words
+of raw Wikipedia (CC BY-SA), {:,} Chinese characters and thrice as many English ones, masked anew in each epoch"""
+LIMITS = """
+## What its heads can't do
+
+There is none for sentiment: no set of reviews at hand has a licence that lets a model made from it be given away;
+`runs/heads.sh --research` trains one. The topic head knows the thirteen fields of Chinese scientific abstracts and no
+others. Texts are read in windows of 128 tokens. Entities are those of treebanks: persons, places, organisations.
+"""
+
+
+def card(rows: Rows, key: Row, heads: Sequence[Head], start: Path) -> str:
+    """The card of the model whose rows have this key, which began from the folder `start`."""
+    matter, began = _card_of_start(start)
+    lines = [matter, "", FIRST.format(masks="fills masks, " if key["text"] else "")]
+    for head in heads:
+        row = rows.found({"measure": "test", "head": head.name} | key)
+        told = "" if row is None else ", ".join(f"{name} {100 * row['scores'][name]:.1f}" for name in head.metrics)
+        lines.append(f"| {head.name} | {head.tests[0]} | {head.licence} | {told} |")
+    lines.append(SCORED)
+    if key["text"]:
+        lines += [REMEMBERED, *_remembered(rows, key)]
+    silver = SILVER.format(key["silver"]) if key["silver"] else ""
+    lines.append(HOW.format(silver=silver, text=TEXT.format(key["text"]) if key["text"] else ""))
+    lines += ["", *(f"- {name}: {value}" for name, value in key.items() if value not in ("", False)), LIMITS]
+    return "\n".join(lines) + began
+
+
+def _remembered(rows: Rows, key: Row) -> list[str]:
+    """A line a language."""
+    wanted = (
+        {"measure": "masked before", "weights": key["weights"], "quick": key["quick"]},
+        {"measure": "masked"} | key,
+    )
+    lines = []
+    for language, name in (("zh", "Chinese"), ("en", "English")):
+        found = [rows.found(one | {"language": language}) for one in wanted]
+        told = [
+            "" if row is None else form.format(row["scores"][metric])
+            for metric, form in (("masked_loss", "{:.3f}"), ("masked_accuracy", "{:.1%}"))
+            for row in found
+        ]
+        lines.append(f"| {name} | {' | '.join(told)} |")
+    return lines
+
+
+def _card_of_start(folder: Path) -> tuple[str, str]:
+    """The front matter of the start's card, and what it says of the encoder, as a section of ours."""
+    path = folder / "README.md"
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    found = re.match(r"---\n.*?\n---", text, re.DOTALL)
+    matter = found[0] if found else "---\nlanguage: [zh, en]\nlicense: cc-by-sa-4.0\n---"
+    body = text[found.end() :] if found else text
+    if BEGAN_FROM in body:  # that start has had heads
+        return matter, BEGAN_FROM + body.split(BEGAN_FROM, 1)[1]
+    body = re.sub(r"\A\s*# .*\n", "", body)
+    return matter, BEGAN_FROM + re.sub(r"^#", "##", body, flags=re.MULTILINE) if body.strip() else ""
