@@ -205,7 +205,9 @@ def test_skipping_changes_nothing_and_reads_no_tokens(
 
     made_of_skipped: list[object] = []
     real = PretrainingSource._make
-    monkeypatch.setattr(PretrainingSource, "_make", lambda *args: made_of_skipped.append(1) or real(*args))
+    monkeypatch.setattr(
+        PretrainingSource, "_make", lambda *args, **named: made_of_skipped.append(1) or real(*args, **named)
+    )
     next(made.items(2, len(every) - 3)).make()
     assert len(made_of_skipped) == 1
 
