@@ -3,11 +3,12 @@
     python -m runs.heads --start builtin [--minutes 15] [--research] [--shared ../shared/data]
 
 First the encoder learns silver labels, what jieba's dictionary says of Chinese Wikipedia (`--silver`, in characters).
-All the while it goes on guessing masked words of raw text (`--text`), so that one folder fills masks, analyses, gives
-vectors and is a start for fine-tuning. Open data alone (their licences let a derived model be given away) makes the
-model that ships, in `--work`/builtin; `--research` trains another one on sets that are for research only, to measure
-and for one's own use. Each measurement is a row of JSON in `--rows`; one that is there is not made again, and a run
-that was stopped goes on where it stood.
+All the while it goes on guessing masked words of raw text (`--text`), and learns the vectors that all-MiniLM-L6-v2
+has for English sentences, for these and their Chinese translations (`--vectors`), so that one folder fills masks,
+analyses, gives vectors and is a start for fine-tuning. Open data alone (their licences let a derived model be given
+away) makes the model that ships, in `--work`/builtin; `--research` trains another one on sets that are for research
+only, to measure and for one's own use. Each measurement is a row of JSON in `--rows`; one that is there is not made
+again, and a run that was stopped goes on where it stood.
 """
 
 from __future__ import annotations
@@ -17,18 +18,22 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.finetune import minilm
 from runs.heads_card import card
-from runs.heads_data import GSD, OPEN, RAW, RESEARCH, TEXT, Head, chinese, prepared, raw_records, records
+from runs.heads_data import GSD, OPEN, RAW, RESEARCH, TEXT, VECTORS, Head, chinese, prepared, raw_records, records
 from runs.heldout import heldout
+from runs.lessons import translations
 from runs.peer_jieba import asked, has_jieba
 from runs.plan import Plan, finetune, flags, planned
 from runs.results import Start
 from runs.rows import Row, bothways, read_records, write_records
 from runs.silver import folded, write_silver
+
+from bothways.data.records import read_records as table_records
 
 SILVER_SHARE = 1 / 3  # of the minutes
 HELDOUT_TOKENS = 100_000  # of raw text in each language
@@ -46,6 +51,7 @@ class HeadsPlan(Plan):
     batch: int
     silver: int
     text: int
+    vectors: int
     more: tuple[str, ...]
 
     @property
@@ -72,6 +78,7 @@ class HeadsPlan(Plan):
             "batch": self.batch,
             "silver": self.silver,
             "text": self.text,
+            "vectors": self.vectors,
             "more": " ".join(self.more),
             "seed": seed,
             "quick": self.quick,
@@ -98,6 +105,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--text", type=int, default=200_000, help="Chinese characters of raw text, and thrice as many English"
     )
+    parser.add_argument(
+        "--vectors", type=int, default=8000, help="sentences of English Wikipedia beside the translated ones; 0: none"
+    )
     parser.add_argument("--jieba", default=sys.executable, help="a Python that has jieba, to measure beside it")
     wanted, more = parser.parse_known_args(argv)
     from bothways.models.hub import locate
@@ -118,6 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         batch=wanted.batch,
         silver=min(wanted.silver, 5000) if wanted.quick else wanted.silver,
         text=min(wanted.text, 2000) if wanted.quick else wanted.text,
+        vectors=min(wanted.vectors, 100) if wanted.quick else wanted.vectors,
         more=tuple(more),
     )
     with plan.rows.only_writer():
@@ -141,10 +152,10 @@ def trained(plan: HeadsPlan, seed: int) -> Path:
     """The run of that seed, trained where it is not there yet."""
     base = plan.base / plan.kind
     out, dev = base / f"seed-{seed}", base / "dev.jsonl"
-    train = base / f"train-{plan.text}.jsonl"
+    train = base / f"train-{plan.text}-{plan.vectors}.jsonl"
     for split, path in (("train", train), ("dev", dev)):
         if not path.is_file():
-            more = raw_text(plan) if split == "train" else []
+            more = raw_text(plan) + taught(plan) if split == "train" else []
             write_records(path, records(plan.heads, plan.read, split, research=plan.research) + more)
 
     def learn() -> Row:
@@ -159,13 +170,13 @@ def trained(plan: HeadsPlan, seed: int) -> Path:
 
 def with_silver(plan: HeadsPlan) -> Path:
     """The run in which the encoder learns silver labels; all heads and seeds go on from it."""
-    out = plan.base / f"silver-{plan.silver}-{plan.text}"
+    out = plan.base / f"silver-{plan.silver}-{plan.text}-{plan.vectors}"
     file, train = plan.base / f"silver-{plan.silver}.jsonl", out.with_suffix(".jsonl")
     if not file.is_file():
         text = plan.shared / RAW["zh"][0]
         write_silver(text, file, characters=plan.silver, without=held_out(plan))
     if not train.is_file():
-        write_records(train, [{"task": "silver"} | row for row in read_records(file)] + raw_text(plan))
+        write_records(train, [{"task": "silver"} | row for row in read_records(file)] + raw_text(plan) + taught(plan))
     if not (out / "model" / "config.json").is_file():
         silver = Head("silver", "tag", (), ())
         several(plan, (silver,), plan.start.folder, out, train, seed=0, epochs=1, share=SILVER_SHARE)
@@ -184,9 +195,10 @@ def several(
     epochs: int,
     share: float,
 ) -> Row:
-    """These heads, and the one for masked words, trained together for their share of the minutes, or so many epochs."""
+    """These heads, masked words and vectors, trained together for their share of the minutes, or so many epochs."""
     config = out.with_suffix(".toml")
-    config.write_text("\n".join(map(_section, (*heads, *((TEXT,) if plan.text else ())))), encoding="utf-8")
+    every = (*heads, *((TEXT,) if plan.text else ()), *((VECTORS,) if plan.vectors else ()))
+    config.write_text("\n".join(map(_section, every)), encoding="utf-8")
     return finetune(
         "multi",
         model=begin,
@@ -211,6 +223,26 @@ def raw_text(plan: HeadsPlan) -> list[Row]:
     return read_records(path)
 
 
+def taught(plan: HeadsPlan) -> list[Row]:
+    """English sentences, many with a Chinese translation, and the teacher's vectors of them, in 5 digits."""
+    if not plan.vectors:
+        return []
+    plain, path = (plan.base / f"{name}-{plan.vectors}.jsonl" for name in ("sentences", "taught"))
+    if not path.is_file():
+        rows = translations(plan.shared, "train", plan.vectors)
+        write_records(plain, rows[:: max(1, len(rows) // 200)] if plan.quick else rows)
+        vectors = plain.with_suffix(".parquet")
+        bothways("embed", str(minilm()), "--data", str(plain), "--out", str(vectors), "--quiet")
+        write_records(
+            path,
+            [
+                {"task": VECTORS.name} | record.fields | {"vector": [round(x, 5) for x in record.fields["vector"]]}
+                for record in table_records(vectors)
+            ],
+        )
+    return read_records(path)
+
+
 def held_out(plan: HeadsPlan) -> set[str]:
     """The Chinese treebank's sentences that are not for training: they come from Wikipedia, as raw text does."""
     return {folded("".join(row["words"])) for split in ("dev", "test") for row in plan.read(GSD, split)}
@@ -224,10 +256,23 @@ def _section(head: Head) -> str:
 
 
 def compacted(run: Path) -> Path:
-    """The run's model as it ships, in 8 bits a weight: what is scored and timed."""
+    """The run's model as it ships, in 8 bits a weight: what is scored and timed.
+
+    Without the part that learnt vectors, which has no weights: any model gives them.
+    """
+    from bothways.models.model import load, save
+    from bothways.nn.network import Network
+    from bothways.tasks.merging import parted
+    from bothways.tasks.multi import MultiTask
+
     folder = run.with_name(f"{run.name}-compact")
     if not (folder / "config.json").is_file():
-        bothways("convert", str(run), str(folder), "--to", "compact")
+        model = load(run)
+        assert isinstance(model.task, MultiTask)
+        parts = {name: part for name, part in model.task.parts.items() if name != VECTORS.name}
+        heads = {name: model.network.head(name) for name in model.network.heads if parted(name)[0] in parts}
+        task = MultiTask(parts, {name: model.task.weights[name] for name in parts})
+        save(replace(model, task=task, network=Network(model.network.encoder, heads)), folder, compact=True)
     return folder
 
 

@@ -28,10 +28,13 @@ Masked words of held-out Wikipedia (whole words, 15 %), before it had heads and 
 HOW = """
 ## How
 
-`runs/heads.sh` is the whole recipe: {silver}the heads, all in each step{text}."""
+`runs/heads.sh` is the whole recipe: {silver}the heads, all in each step{text}{vectors}."""
 SILVER = "first what jieba's dictionary (MIT) says of {:,} characters of Chinese Wikipedia (CC BY-SA), then "
 TEXT = """; all the while masked words
 of raw Wikipedia (CC BY-SA), {:,} Chinese characters and thrice as many English ones, masked anew in each epoch"""
+VECTORS = """; and all the while, from all-MiniLM-L6-v2
+(Apache-2.0), its vectors of Tatoeba's English sentences for these and their Chinese translations (CC BY 2.0 FR), and of
+{:,} sentences of English Wikipedia (CC BY-SA)"""
 LIMITS = """
 ## What its heads can't do
 
@@ -53,7 +56,8 @@ def card(rows: Rows, key: Row, heads: Sequence[Head], start: Path) -> str:
     if key["text"]:
         lines += [REMEMBERED, *_remembered(rows, key)]
     silver = SILVER.format(key["silver"]) if key["silver"] else ""
-    lines.append(HOW.format(silver=silver, text=TEXT.format(key["text"]) if key["text"] else ""))
+    vectors = VECTORS.format(key["vectors"]) if key["vectors"] else ""
+    lines.append(HOW.format(silver=silver, text=TEXT.format(key["text"]) if key["text"] else "", vectors=vectors))
     lines += ["", *(f"- {name}: {value}" for name, value in key.items() if value not in ("", False)), LIMITS]
     return "\n".join(lines) + began
 

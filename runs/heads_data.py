@@ -32,6 +32,8 @@ SPANS, PLAIN = ("f1", "precision", "recall"), ("token_accuracy",)
 CC = "CC BY-SA 4.0"
 # So that the encoder forgets neither how to fill masks nor what to gather in [CLS].
 TEXT = Head("masked", "masked", (), (), ("mask_rate = 0.2", "cls_words = 6"), licence="CC BY-SA")
+# So that a text's vector, the mean of its rows, says what the text means; a teacher says what that is.
+VECTORS = Head("vectors", "embed", (), (), licence="CC BY, CC BY-SA, Apache-2.0")
 RAW = {"zh": ("zh/rawtext/wikipedia_zh", 1, 150), "en": ("en/rawtext/wikipedia_2015", 3, 450)}
 """Raw text by language: its folder, characters for each Chinese one, and characters of a record at most."""
 OPEN = (

@@ -78,11 +78,11 @@ def texts(shared: Path, split: Split) -> list[Row]:
     return [{"text": text} for language in ("en", "zh") for text in sentences(shared, language, split, few)]
 
 
-def translations(shared: Path, split: Split) -> list[Row]:
-    """English sentences with a translation, and to train on, others without."""
+def translations(shared: Path, split: Split, others: int = SENTENCES) -> list[Row]:
+    """English sentences with a translation, and to train on, so many others without."""
     rows = read_records(shared / f"zh/translation/tatoeba_en_zh/{split}.jsonl.gz")
     found = [{"text": row["source"], "translation": row["target"]} for row in rows]
-    return found + ([{"text": one} for one in sentences(shared, "en", split, SENTENCES)] if split == "train" else [])
+    return found + ([{"text": one} for one in sentences(shared, "en", split, others)] if split == "train" else [])
 
 
 def sentences(shared: Path, language: str, split: Split, count: int) -> list[str]:

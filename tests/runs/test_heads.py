@@ -108,7 +108,7 @@ def test_the_card_says_what_was_measured_and_keeps_the_encoders_own(tmp_path: Pa
     start.mkdir()
     first = "---\nlicense: cc-by-sa-4.0\nbase_model: some/other\n---"
     (start / "README.md").write_text(f"{first}\n\n# The encoder\n\nIt is small.\n\n## Data\n\nmuch\n", encoding="utf-8")
-    key = {"weights": "abc", "silver": 2000, "text": 1000, "seed": 0, "quick": False}
+    key = {"weights": "abc", "silver": 2000, "text": 1000, "vectors": 8000, "seed": 0, "quick": False}
     scores = {metric: 0.5 for head in OPEN for metric in head.metrics}
     for head in OPEN:
         append_row(here.rows.path, {"measure": "test", "head": head.name, "scores": scores} | key)

@@ -169,7 +169,7 @@ class MultiTask(Task):
         found: list[dict[str, Encoded]] = [{} for _ in records]
         refused: list[dict[str, DataError]] = [{} for _ in records]
         for name, numbers in named.items():
-            for number, one in zip(numbers, encode(name, numbers), strict=True):
+            for number, one in zip(numbers, encode(name, numbers) if numbers else [], strict=True):
                 found[number][name] = one
             for number, one in zip(free, _each(encode, name, free), strict=True):
                 if isinstance(one, DataError):
