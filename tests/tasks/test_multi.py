@@ -154,6 +154,14 @@ def test_it_is_saved_whole_and_transformers_reads_the_encoder(
     assert torch.allclose(model.network.encoder.eval()(batch.tokens, batch.target_index), hidden, atol=1e-5)
 
 
+def test_a_part_may_have_no_record_on_dev(as_records: Any, tokenizer: Any) -> None:
+    teacher = [{"text": "ab cd", "vector": [0.0, 1.0]}, {"text": "我在北京", "vector": [1.0, 0.0]}]
+    settings = MultiSettings({"kind": Part("classify"), "vector": Part("embed")})
+    task = MultiTask.learn(as_records(named("kind", TYPES) + named("vector", teacher)), settings)
+    found = task.encode(as_records(named("kind", TYPES)), tokenizer, max_length=16, labelled=True)
+    assert [[*example.reads] for one in found for example in one.examples] == [["kind/label"]] * len(TYPES)
+
+
 def test_metrics_stand_under_each_name_with_their_mean(task: MultiTask, as_records: Any) -> None:
     records = as_records(EVERY)
     predictions: list[dict[str, Any]] = []
