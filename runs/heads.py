@@ -36,6 +36,7 @@ from runs.silver import folded, write_silver
 from bothways.data.records import read_records as table_records
 
 SILVER_SHARE = 1 / 3  # of the minutes
+LATER = 3  # every third sentence of the teacher is heard again while the heads are learnt
 HELDOUT_TOKENS = 100_000  # of raw text in each language
 
 
@@ -155,7 +156,7 @@ def trained(plan: HeadsPlan, seed: int) -> Path:
     train = base / f"train-{plan.text}-{plan.vectors}.jsonl"
     for split, path in (("train", train), ("dev", dev)):
         if not path.is_file():
-            more = raw_text(plan) + taught(plan) if split == "train" else []
+            more = raw_text(plan) + taught(plan)[::LATER] if split == "train" else []
             write_records(path, records(plan.heads, plan.read, split, research=plan.research) + more)
 
     def learn() -> Row:
