@@ -2,8 +2,8 @@
 
     python runs/page_pictures.py [--out docs/images] [--steps 200]
 
-Needs Chromium and chromedriver. The models are tiny and were trained on the very sentences shown: the pictures show the
-page, not what a model can do.
+Needs Chromium and chromedriver. These models are tiny and were trained on the very sentences shown: the pictures show
+the page, not what a model can do. `--builtin` takes pictures of the built-in model instead, as it is.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.serve import toys
 from tests.serve.browser import Browser, browser
 
+from bothways.infer.predictor import load
 from bothways.serve.app import App
 from bothways.serve.server import Server, listen
 
@@ -32,26 +33,42 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     parser.add_argument("--steps", type=int, default=200, help="of training, for each toy")
+    parser.add_argument("--builtin", action="store_true", help="of the built-in model, no toys")
     wanted = parser.parse_args()
     wanted.out.mkdir(parents=True, exist_ok=True)
-    app = App({name: toys.predictor(name, wanted.steps) for name in toys.MAKERS})
+    names = [] if wanted.builtin else toys.MAKERS
+    app = App({name: toys.predictor(name, wanted.steps) for name in names} or {"builtin": load()})
     listening, server = listen("127.0.0.1", 0), Server(app)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])))
     thread.start()
     try:
         with browser() as window:
-            _take_all(window, f"http://127.0.0.1:{listening.getsockname()[1]}/", wanted.out)
+            take = _take_builtin if wanted.builtin else _take_all
+            take(window, f"http://127.0.0.1:{listening.getsockname()[1]}/", wanted.out)
     finally:
         server.should_exit = True
         thread.join()
     return 0
 
 
-def _take_all(window: Browser, url: str, out: Path) -> None:
+def _open(window: Browser, url: str) -> None:
     window.size(WIDE, 620)
     window.open(url)
     window.until("return state.models.length && state.mode")
     window.run("if (say.language !== 'en') { say.change(); draw(); }")
+
+
+def _take_builtin(window: Browser, url: str, out: Path) -> None:
+    _open(window, url)
+    for mode in ("analyze", "fill"):
+        _take(window, mode, out / f"builtin-{mode}.png")
+    window.scheme("dark")
+    window.run("say.change(); draw()")
+    _take(window, "analyze", out / "builtin-analyze-dark-zh.png")
+
+
+def _take_all(window: Browser, url: str, out: Path) -> None:
+    _open(window, url)
     for model in window.run("return state.models.map(model => model.id)"):
         window.run("const one = $('model'); one.value = arguments[0]; one.dispatchEvent(new Event('change'))", model)
         mode = window.run("return modes()[0]")

@@ -152,6 +152,17 @@ def test_models_tell_what_they_do(start: Start) -> None:
     assert "/v1/generate" not in data[0]["routes"]
 
 
+def test_one_of_several_tasks_fills_masks(start: Start) -> None:
+    server = start("mood", "heads")
+    data = server.http.get("/v1/models").json()["data"]
+    assert [one["fills"] for one in data] == [None, "text"]
+    body = {"inputs": [{"task": "text", "text": "我们去[MASK]。"}], "model": "heads"}
+    (found,) = server.post("/v1/predict", body).json()["predictions"]
+    (mask,) = found["text"]["masks"]
+    fillings = toys.predictor("heads").fill_mask("我们去[MASK]。")[0][0]["fillings"]
+    assert [one["token"] for one in mask["fillings"]] == [one["token"] for one in fillings]
+
+
 def test_analysis_is_that_of_the_model(start: Start) -> None:
     server = start("mood", "heads", "pairs")
     routes = {one["id"]: "/v1/analyze" in one["routes"] for one in server.http.get("/v1/models").json()["data"]}

@@ -178,11 +178,14 @@ MAKERS: dict[str, Callable[[int], Predictor]] = {
     "translations": _task(GenerateTask, GenerateSettings(decoding=Decoding(max_length=24)), TRANSLATIONS),
     "heads": _task(
         MultiTask,
-        MultiSettings({"words": Part("segment"), "entities": Part("tag"), "sentiment": Part("classify")}),
+        MultiSettings(
+            {"words": Part("segment"), "entities": Part("tag"), "sentiment": Part("classify"), "text": Part("masked")}
+        ),
         [
             *(record | {"task": "words"} for record in WORDS),
             *(record | {"task": "entities"} for record in TAGGED),
             *(record | {"task": "sentiment"} for record in LABELLED),
+            *({"task": "text", "text": record["text"]} for record in LABELLED),
         ],
     ),
     "masks": masked,

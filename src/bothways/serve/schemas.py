@@ -276,6 +276,7 @@ class ModelCard(BaseModel):
     owned_by: str
     task: str | None
     labels: list[str]
+    fills: str | None = Field(description='of several tasks, the name of the one that fills masks: {"task": it, …}')
     routes: list[str]
     max_length: int
 

@@ -20,6 +20,7 @@ from bothways.serve.metrics import Metrics
 from bothways.serve.problems import Problem
 from bothways.serve.queue import Admission, Batcher
 from bothways.tasks.base import Encoded
+from bothways.tasks.multi import MultiTask
 from bothways.tasks.pretraining import PretrainTask
 
 T = TypeVar("T")
@@ -57,6 +58,12 @@ class Served:
     def labels(self) -> list[str]:
         """The labels of its task, if it has any."""
         return list(getattr(self.predictor.model.task, "labels", None) or [])
+
+    @property
+    def fills(self) -> str | None:
+        """Of a model of several tasks, the name of the one that fills masks."""
+        task = self.predictor.model.task
+        return task.masked if isinstance(task, MultiTask) else None
 
     @functools.cached_property
     def routes(self) -> list[str]:

@@ -47,6 +47,7 @@ function modes() {
   const { task, routes } = state.model, found = [];
   if (routes.includes("/v1/generate")) found.push("generate");
   if (routes.includes("/v1/analyze") && task === "multi") found.push("analyze");
+  if (state.model.fills) found.push("fill");
   if (routes.includes("/v1/predict") && task !== "generate" && task !== "embed") found.push(task);
   if (routes.includes("/v1/embeddings") || task === "similarity") found.push("compare");
   if (routes.includes("/v1/attention")) found.push("attention");
@@ -54,10 +55,11 @@ function modes() {
 }
 
 async function predict(mode, values, signal) {
-  const record = (RECORDS[mode] ?? (v => ({ text: v.text })))(values);
+  const record = (RECORDS[mode] ?? (v => ({ text: v.text })))(values), part = mode === "fill" ? state.model.fills : null;
+  if (part) record.task = part;
   const { predictions: [prediction] } = await answer("/v1/predict", { model: state.model.id, inputs: [record] }, signal);
   if (prediction.error) throw new Error(prediction.error);
-  return { tokens: prediction.tokens, view: (mode === "multi" ? everyPart : shown)(prediction, record) };
+  return { tokens: prediction.tokens, view: (mode === "multi" ? everyPart : shown)(part ? prediction[part] : prediction, record) };
 }
 
 async function analyze(values, signal) {

@@ -23,6 +23,7 @@ async def models(request: Request) -> Response:
             "owned_by": "bothways",
             "task": one.task,
             "labels": one.labels,
+            "fills": one.fills,
             "routes": one.routes,
             "max_length": one.predictor.max_length,
         }
