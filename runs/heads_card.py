@@ -28,8 +28,10 @@ Masked words of held-out Wikipedia (whole words, 15 %), before it had heads and 
 HOW = """
 ## How
 
-`runs/heads.sh` is the whole recipe: {silver}the heads, all in each step{text}{vectors}."""
-SILVER = "first what jieba's dictionary (MIT) says of {:,} characters of Chinese Wikipedia (CC BY-SA), then "
+`runs/heads.sh` is the whole recipe: {silver}the heads,
+all in each step{text}{vectors}."""
+SILVER = """first what jieba's dictionary (MIT) says of {:,} characters of
+Chinese Wikipedia (CC BY-SA), then """
 TEXT = """; all the while masked words
 of raw Wikipedia (CC BY-SA), {:,} Chinese characters and thrice as many English ones, masked anew in each epoch"""
 VECTORS = """; and all the while, from all-MiniLM-L6-v2

@@ -120,7 +120,7 @@ def test_the_card_says_what_was_measured_and_keeps_the_encoders_own(tmp_path: Pa
     assert told.startswith(first)
     assert told.count("| f1 50.0") == 3
     assert "| Chinese | 4.500 | 4.500 | 25.0% | 25.0% |\n| English | 4.500 | 4.500 | 35.0% | 35.0% |" in told
-    assert "2,000 characters of Chinese Wikipedia" in told
+    assert "2,000 characters of\nChinese Wikipedia" in told
     assert told.endswith("\n## The encoder that it began from\n\nIt is small.\n\n### Data\n\nmuch\n")
     (start / "README.md").write_text(told, encoding="utf-8")
     assert card(here.rows, key, OPEN, start) == told
