@@ -36,7 +36,7 @@ TEXT = """; all the while masked words
 of raw Wikipedia (CC BY-SA), {:,} Chinese characters and thrice as many English ones, masked anew in each epoch"""
 VECTORS = """; and all the while, from all-MiniLM-L6-v2
 (Apache-2.0), its vectors of Tatoeba's English sentences for these and their Chinese translations (CC BY 2.0 FR), and of
-{:,} sentences of English Wikipedia (CC BY-SA)"""
+{:,} sentences of English Wikipedia (CC BY-SA), of all of which every third is heard again in the second part"""
 LIMITS = """
 ## What its heads can't do
 

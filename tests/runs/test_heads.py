@@ -21,7 +21,7 @@ ENTITIES = next(head for head in OPEN if head.name == "zh_entities")
 def plan(shared: Path, tmp_path: Path) -> HeadsPlan:
     start = Start("none", tmp_path, ("en", "zh"), ())
     rows = Rows(tmp_path / "rows.jsonl")
-    return HeadsPlan(shared, tmp_path, rows, 1, False, start, False, 8, None, 1e-3, 32, 2000, 1000, ())
+    return HeadsPlan(shared, tmp_path, rows, 1, False, start, False, 8, None, 1e-3, 32, 2000, 1000, 100, ())
 
 
 def test_entities_of_characters_become_those_of_runs() -> None:
@@ -121,6 +121,7 @@ def test_the_card_says_what_was_measured_and_keeps_the_encoders_own(tmp_path: Pa
     assert told.count("| f1 50.0") == 3
     assert "| Chinese | 4.500 | 4.500 | 25.0% | 25.0% |\n| English | 4.500 | 4.500 | 35.0% | 35.0% |" in told
     assert "2,000 characters of\nChinese Wikipedia" in told
+    assert "8,000 sentences of English Wikipedia (CC BY-SA)" in told
     assert told.endswith("\n## The encoder that it began from\n\nIt is small.\n\n### Data\n\nmuch\n")
     (start / "README.md").write_text(told, encoding="utf-8")
     assert card(here.rows, key, OPEN, start) == told

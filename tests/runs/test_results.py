@@ -63,6 +63,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         intermediate_size=32,
         max_position_embeddings=16,
     )
+    seed_everything(1)
     save(fresh(config, tokenizer, None), tmp_path / "small")
     for module in (results, pages):
         monkeypatch.setattr(module, "SETS", [LABELS, NAMES, UNMEASURED])
