@@ -21,6 +21,7 @@ from typing import Any
 
 from benchmarks.finetune import minilm
 from runs.baselines import BASELINES, Baseline
+from runs.heads_pages import heads_section
 from runs.pages import page
 from runs.plan import Plan, finetune, flags, planned
 from runs.rows import RESULTS, Row, Rows, read_records, write_records
@@ -138,7 +139,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     def write() -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         vectors = [row for row in Rows(RESULTS / "vectors.jsonl").all() if not wanted.quick]  # of runs.vectors
-        target.write_text("\n".join(filter(None, (page(rows.all(), learnt), section(vectors)))), encoding="utf-8")
+        heads = [row for row in Rows(RESULTS / "heads.jsonl").all() if not wanted.quick]  # of runs.heads
+        parts = (page(rows.all(), learnt), heads_section(heads), section(vectors))
+        target.write_text("\n".join(filter(None, parts)), encoding="utf-8")
 
     with rows.only_writer():
         if not wanted.write:
