@@ -138,8 +138,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def write() -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
-        vectors = [row for row in Rows(RESULTS / "vectors.jsonl").all() if not wanted.quick]  # of runs.vectors
-        heads = [row for row in Rows(RESULTS / "heads.jsonl").all() if not wanted.quick]  # of runs.heads
+        # Rows of the other scripts stand on the page that is for everything, not on one of other rows.
+        heads, vectors = (
+            Rows(RESULTS / f"{name}.jsonl").all() if wanted.rows is None and not wanted.quick else []
+            for name in ("heads", "vectors")
+        )
         parts = (page(rows.all(), learnt), heads_section(heads), section(vectors))
         target.write_text("\n".join(filter(None, parts)), encoding="utf-8")
 
