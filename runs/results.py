@@ -32,6 +32,7 @@ from runs.vector_pages import section
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "results.md"
 REPEATED = 0.05  # from this share of test records that also stand in train, the others are scored apart
+MINILM = "all-MiniLM-L6-v2"
 QUICK = {"train": 200}  # records of a quick run; 100 of any other part
 
 
@@ -116,7 +117,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--page", type=Path, default=None, help="default: docs/results.md, or in --work if --quick")
     parser.add_argument("--sets", nargs="+", choices=[data.name for data in SETS], default=None, help="only these")
     parser.add_argument("--tasks", nargs="+", choices=list(BASELINES), default=None, help="only these")
-    parser.add_argument("--start", type=Path, default=None, help="a model's folder to start from, and from no other")
+    parser.add_argument(
+        "--start",
+        type=Path,
+        default=None,
+        help="a model to start from, and from no other: a folder, builtin or all-MiniLM-L6-v2",
+    )
     parser.add_argument("--rates", type=float, nargs="+", default=None, help="learning rates to choose from on dev")
     parser.add_argument("--untrained", action="store_true", help="beside each start, its shape with random weights too")
     parser.add_argument("--keep", action="store_true", help="keep the runs' folders when their rows are made")
@@ -168,9 +174,11 @@ def starts(given: Path | None) -> list[Start]:
     from bothways.models.hub import locate
 
     wide = (1e-4, 3e-4, 1e-3)  # a small model wants more than the 5e-5 that suits a base one
-    if given is not None:
+    if given is not None and str(given) != MINILM:
         return [Start(given.name, locate(str(given)), ("en", "zh"), wide)]
-    found = [Start("all-MiniLM-L6-v2", minilm(), ("en",), (3e-5, 1e-4, 3e-4))]
+    found = [Start(MINILM, minilm(), ("en",), (3e-5, 1e-4, 3e-4))]
+    if given is not None:
+        return found
     try:
         found.append(Start("builtin", locate("builtin"), ("en", "zh"), wide))
     except ModelError as error:

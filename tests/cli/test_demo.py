@@ -5,14 +5,16 @@ from __future__ import annotations
 import ast
 import json
 import string
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 import bothways
-from bothways.cli.demo import MARK, PARTS, Demo, Screen, compared, judged, prepare, show
+from bothways.cli import demo
+from bothways.cli.demo import MARK, PARTS, Demo, Screen, Shown, System, compared, judged, prepare, show
 from bothways.cli.demo_baselines import majority, tfidf
-from bothways.cli.demo_builtin import ALIKE, MASKED, TEXTS, at_hand, meet
+from bothways.cli.demo_builtin import ALIKE, FEW, LEARN, MASKED, SENSES, TEXTS, at_hand, meet
 from bothways.cli.demo_text import Docstring, key, read_library, read_rows, write_text
 from bothways.cli.main import main
 from bothways.config import Common
@@ -57,23 +59,45 @@ def library(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_demo_from_start_to_finish(library: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_demo_from_start_to_finish(
+    library: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(LEARN, "epochs", 1)
     wanted = Demo(out=tmp_path / "demo", steps=2, epochs=1, common=Common(device="cpu"))
-    systems = show(wanted, library)
+    shown = show(wanted, library)
+    systems = [*shown.few, *shown.own]
     told = capsys.readouterr().out
-    names = ["always the commonest module", "TF-IDF + logistic regression"]
+    names = ["always the commonest module", "few: TF-IDF + logistic regression"]
+    names += ["few: its shape, not pre-trained", "few: the built-in model"]
+    names += ["always the commonest module", "TF-IDF + logistic regression"]
     names += ["tiny BERT, not pre-trained", "tiny BERT, pre-trained"]
     assert [system.name for system in systems] == names
     rows = [line for line in told.splitlines() if line.startswith("│")]
-    assert [next(name for name in names if f" {name} " in row) for row in rows] == names
     for system, row in zip(systems, rows, strict=True):
+        assert f" {system.name} " in row
         assert f" {system.accuracy:.3f} " in row
-    assert json.loads((wanted.out / "scores.json").read_text())[names[1]]["accuracy"] == systems[1].accuracy
+    scores = json.loads((wanted.out / "scores.json").read_text())
+    for system in (shown.few[3], shown.own[3]):
+        assert scores[system.name]["accuracy"] == system.accuracy
+    few = read_rows(wanted.out / "few" / "train.jsonl")
+    assert {row["label"] for row in few} == set(WORDS)
+    assert max(Counter(row["label"] for row in few).values()) <= FEW
+    assert {row["text"] for row in few} <= {row["text"] for row in read_rows(wanted.out / "text" / "train.jsonl")}
     assert all((wanted.out / folder / "loss.png").is_file() for folder in ("pretrained", "finetuned"))
     test = wanted.out / "text" / "test.jsonl"
     assert f"bothways evaluate {wanted.out}/finetuned --data {test}" in told
     assert main(["evaluate", f"{wanted.out}/finetuned", "--data", str(test), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["accuracy"] == pytest.approx(systems[3].accuracy)
+    assert json.loads(capsys.readouterr().out)["accuracy"] == pytest.approx(shown.own[3].accuracy)
+
+
+@pytest.mark.parametrize(("accuracy", "code"), [(0.5, 0), (0.4, 1), (0.3, 1)])
+def test_the_demo_fails_where_being_pretrained_does_not_help(
+    accuracy: float, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    few = [System("untrained", 0.4, 0.4, []), System("pre-trained", accuracy, 0.4, [])]
+    monkeypatch.setattr(demo, "show", lambda wanted: Shown(few, []))
+    assert demo.run(["--out", str(tmp_path)]) == code
+    assert ("did not help" in capsys.readouterr().err) == bool(code)
 
 
 def test_the_built_in_model_is_met_where_it_has_heads(
@@ -93,7 +117,7 @@ def test_the_built_in_model_is_met_where_it_has_heads(
     told = capsys.readouterr().out
     assert all(text in told for text in MASKED)
     assert told.count("mood") == len(TEXTS)
-    for sentence, others in ALIKE:
+    for sentence, others in [*ALIKE, *((f"{word}: {sentence}", others) for word, sentence, others in SENSES)]:
         own = told[told.index(sentence) :].splitlines()[1 : 1 + len(others)]
         scores = [float(line.split()[0]) for line in own]
         assert scores == sorted(scores, reverse=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -38,16 +37,13 @@ def run(argv: list[str]) -> int:
     wanted = config.load(Attention, argv, prog="bothways attention")
     if wanted.out.exists():
         raise ConfigError(f"--out {wanted.out} exists already; give another file, or remove it first")
+    from bothways.data.whole import whole
     from bothways.infer.predictor import load
     from bothways.serve.attention import html
 
     shown = load(wanted.model, device=wanted.common.device).attention(wanted.text, wanted.text_b)
-    part = wanted.out.with_name(f".{wanted.out.name}.part-{os.getpid()}")
-    try:
+    with whole(wanted.out) as part:
         part.write_text(html(shown, title=" · ".join(shown["tokens"][1:9])), encoding="utf-8", errors="replace")
-        part.replace(wanted.out)
-    finally:
-        part.unlink(missing_ok=True)
     if not wanted.common.quiet:
         layers, heads, tokens, _ = shown["weights"].shape
         unread = f"; {shown['dropped']} tokens at the end were not read" if shown["dropped"] else ""

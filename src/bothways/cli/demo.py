@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from bothways.config import FLAT, Common
 from bothways.errors import ConfigError, Stopped
 
 MARK = "made-by-bothways-demo.txt"
-PARTS = ("text", "pretrained", "untrained", "finetuned", "finetuned-untrained")
+PARTS = ("text", "few", "pretrained", "untrained", "finetuned", "finetuned-untrained")
 
 PRETRAIN: dict[str, Any] = {
     "model": "tiny",
@@ -62,30 +63,46 @@ class System:
     right: list[float]  # 1 for each test sentence that it got right, else 0
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What the demo compared, the pre-trained model last.
+
+    few: the built-in model and others, from few sentences; empty where there is no built-in model
+    own: the model that the demo itself pre-trained and others, from all sentences
+    """
+
+    few: list[System]
+    own: list[System]
+
+
 def run(argv: list[str]) -> int:
-    """Show all of it."""
+    """Show all of it; exit code 1 if the built-in model learns a task no better than its shape untrained."""
     wanted = config.load(Demo, argv, prog="bothways demo")
     try:
-        show(wanted)
+        shown = show(wanted)
     except Stopped:
         raise Stopped("stopped; `bothways demo` begins again from the start") from None
+    if shown.few and shown.few[-1].accuracy <= shown.few[-2].accuracy:
+        print("bothways: the demo failed: being pre-trained did not help the built-in model", file=sys.stderr)
+        return 1
     return 0
 
 
-def show(wanted: Demo, library: Path | None = None) -> list[System]:
-    """The built-in model; text, pre-training, fine-tuning, scores, predictions; gives the systems compared, ours last.
+def show(wanted: Demo, library: Path | None = None) -> Shown:
+    """The built-in model as it is and on a task; then text, pre-training, fine-tuning, scores, predictions of another.
 
     `library` is a folder of Python source whose documentation is the text (none: the standard library).
     """
     import bothways
     from bothways.cli.demo_baselines import majority, tfidf
-    from bothways.cli.demo_builtin import at_hand, filled, meet
+    from bothways.cli.demo_builtin import at_hand, filled, learn, meet
     from bothways.cli.demo_text import read_rows, write_text
 
     out, seed, device = prepare(wanted.out), wanted.common.seed, wanted.common.device
     common = {"seed": seed, "device": device, "quiet": wanted.common.quiet}
     screen = Screen(quiet=wanted.common.quiet)
-    if not wanted.common.quiet and (builtin := at_hand(device)) is not None:
+    builtin = at_hand(device)
+    if builtin is not None and not wanted.common.quiet:
         meet(builtin, screen)
 
     screen.section("1. Text: what Python's standard library says of itself")
@@ -94,7 +111,9 @@ def show(wanted: Demo, library: Path | None = None) -> list[System]:
     screen.say(f"sentences to tell apart: {', '.join(f'{count:,} {name}' for name, count in text.sentences.items())}")
     screen.say(f"from {len(text.labels)} modules: {', '.join(text.labels)}")
 
-    screen.section("2. Pre-training: a vocabulary, then masked pieces to guess")
+    few = [] if builtin is None else learn(builtin, text, out / "few", screen, common)
+
+    screen.section("2. A model of your own. Pre-training: a vocabulary, then masked pieces to guess")
     reader = bothways.pretrain(
         text=[text.read], dev=[str(text.read_dev)], out=out / "pretrained", steps=wanted.steps, **PRETRAIN, **common
     )
@@ -110,16 +129,14 @@ def show(wanted: Demo, library: Path | None = None) -> list[System]:
     train, dev, test = (read_rows(path) for path in (text.train, text.dev, text.test))
     sentences = [row["text"] for row in test]
     model, model_random = (bothways.load(run.model, device=device) for run in (tuned, tuned_random))
-    systems = [
+    own = [
         judged("always the commonest module", majority(train, test), test),
         judged("TF-IDF + logistic regression", tfidf(train, dev, test), test),
         judged("tiny BERT, not pre-trained", [answer["label"] for answer in model_random.predict(sentences)], test),
         judged("tiny BERT, pre-trained", [answer["label"] for answer in model.predict(sentences)], test),
     ]
-    screen.table(systems)
-    for other in systems[2:0:-1]:
-        screen.say(compared(systems[3], other, seed=seed))
-    scores = {system.name: {"accuracy": system.accuracy, "macro_f1": system.macro_f1} for system in systems}
+    screen.compare(own, seed=seed)
+    scores = {system.name: {"accuracy": system.accuracy, "macro_f1": system.macro_f1} for system in [*few, *own]}
     (out / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
 
     screen.section("5. Predictions")
@@ -133,7 +150,7 @@ def show(wanted: Demo, library: Path | None = None) -> list[System]:
     screen.say(f"every score    bothways evaluate {out}/finetuned --data {text.test}")
     screen.say(f"a sentence     bothways predict {out}/finetuned 'Wait for the child process to end.'")
     screen.say(f"in a browser   bothways serve {out}/finetuned")
-    return systems
+    return Shown(few, own)
 
 
 def untrained(model: Path, folder: Path, *, seed: int) -> Path:
@@ -202,11 +219,13 @@ class Screen:
         if not self.quiet:
             self.console.print(line, markup=False, soft_wrap=True)
 
-    def table(self, systems: Sequence[System]) -> None:
-        """The scores of all systems."""
+    def compare(self, systems: Sequence[System], *, seed: int) -> None:
+        """The scores of all systems, and how sure it is that the last is better than those trained before it."""
         from rich.table import Table
 
         table = Table("", "accuracy", "macro F1")
         for system in systems:
             table.add_row(system.name, f"{system.accuracy:.3f}", f"{system.macro_f1:.3f}")
         self.console.print(table)
+        for other in systems[-2:0:-1]:
+            self.say(compared(systems[-1], other, seed=seed))

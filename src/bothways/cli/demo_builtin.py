@@ -1,14 +1,21 @@
-"""What the demo shows of the model that comes with the package: it analyses, fills masks and finds what is alike."""
+"""What the demo shows of the model that comes with the package: as it is, then learning a task from few sentences."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from bothways.errors import ModelError
 
 if TYPE_CHECKING:
-    from bothways.cli.demo import Screen
+    import numpy as np
+
+    from bothways.cli.demo import Screen, System
+    from bothways.cli.demo_baselines import Row
+    from bothways.cli.demo_text import DemoText
     from bothways.infer.predictor import Predictor
 
 TEXTS = [
@@ -33,6 +40,19 @@ ALIKE = [
 ]
 
 
+SENSES = [
+    ("苹果", "我每天早上吃一个苹果。", ["妈妈买了一些苹果和香蕉。", "微软和苹果都是美国的公司。"]),
+    (
+        "bank",
+        "They sat on the bank of the river.",
+        ["The boat reached the other bank of the lake.", "She keeps her money in the bank."],
+    ),
+]
+FEW = 30
+"""Sentences of each label to learn from."""
+LEARN: dict[str, Any] = {"epochs": 20, "batch": 64, "optim": {"lr": 5e-4}}
+
+
 def at_hand(device: str) -> Predictor | None:
     """The built-in model if there is one that can analyse."""
     import bothways
@@ -47,6 +67,8 @@ def at_hand(device: str) -> Predictor | None:
 
 def meet(model: Predictor, screen: Screen) -> None:
     """Show what the model does as it is."""
+    import numpy as np
+
     from bothways.cli.analyze import show
 
     screen.section("At hand: the model that comes with Bothways, as it is")
@@ -57,9 +79,63 @@ def meet(model: Predictor, screen: Screen) -> None:
             screen.say(line)
     screen.section("Which sentence is the most alike?")
     for sentence, others in ALIKE:
-        screen.say(
-            "\n    ".join([sentence, *(f"{near:.2f} {other}" for near, other in nearest(model, sentence, others))])
-        )
+        vectors = np.asarray(model.embed([sentence, *others], normalize=True))
+        screen.say(by_nearness(sentence, others, vectors))
+    screen.section("One word, two senses: where is it used alike?")
+    for word, sentence, others in SENSES:
+        vectors = np.stack([_of_word(parts, word) for parts in model.embed([sentence, *others], level="word")])
+        screen.say(by_nearness(f"{word}: {sentence}", others, vectors))
+
+
+def learn(model: Predictor, text: DemoText, out: Path, screen: Screen, common: Mapping[str, Any]) -> list[System]:
+    """Teach the model the demo's task from few sentences, beside TF-IDF and its own shape with random weights."""
+    import bothways
+    from bothways.cli.demo import judged, untrained
+    from bothways.cli.demo_baselines import majority, tfidf
+    from bothways.cli.demo_text import read_rows
+
+    start = model.model.folder
+    assert start is not None  # it was loaded from one
+    out.mkdir()
+    train, dev = (_few(read_rows(path)) for path in (text.train, text.dev))
+    files: dict[str, Any] = {"train": out / "train.jsonl", "dev": out / "dev.jsonl"}
+    for path, rows in zip(files.values(), (train, dev), strict=True):
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    screen.section(f"The built-in model learns a task: which module? From {FEW} sentences of each")
+    tuned = bothways.finetune("classify", model=str(start), out=out / "finetuned", **files, **LEARN, **common)
+    screen.say("the same again, from random weights:")
+    random = untrained(start, out / "untrained", seed=common["seed"])
+    tuned_random = bothways.finetune(
+        "classify", model=str(random), out=out / "finetuned-untrained", **files, **LEARN, **common
+    )
+
+    test = read_rows(text.test)
+    answers = {
+        name: [
+            one["label"]
+            for one in bothways.load(run.model, device=common["device"]).predict([row["text"] for row in test])
+        ]
+        for name, run in (("untrained", tuned_random), ("pre-trained", tuned))
+    }
+    systems = [
+        judged("always the commonest module", majority(train, test), test),
+        judged("few: TF-IDF + logistic regression", tfidf(train, dev, test), test),
+        judged("few: its shape, not pre-trained", answers["untrained"], test),
+        judged("few: the built-in model", answers["pre-trained"], test),
+    ]
+    screen.compare(systems, seed=common["seed"])
+    return systems
+
+
+def _few(rows: Sequence[Row]) -> list[Row]:
+    """The first rows of each label."""
+    taken: Counter[str] = Counter()
+    few = []
+    for row in rows:
+        taken[row["label"]] += 1
+        if taken[row["label"]] <= FEW:
+            few.append(row)
+    return few
 
 
 def filled(model: Predictor, sentences: Sequence[str]) -> Iterator[str]:
@@ -69,9 +145,16 @@ def filled(model: Predictor, sentences: Sequence[str]) -> Iterator[str]:
         yield f"{sentence}\n    {', '.join(words)}"
 
 
-def nearest(model: Predictor, sentence: str, others: Sequence[str]) -> list[tuple[float, str]]:
-    """The others with the cosine of their vector and the sentence's, nearest first."""
-    import numpy as np
+def by_nearness(sentence: str, others: Sequence[str], vectors: np.ndarray) -> str:
+    """The sentence and, below it, the others with the cosine of their vector and its own, nearest first.
 
-    vectors = np.asarray(model.embed([sentence, *others], normalize=True))
-    return sorted(zip((vectors[1:] @ vectors[0]).tolist(), others, strict=True), reverse=True)
+    `vectors` are of length 1, the sentence's first.
+    """
+    near = sorted(zip((vectors[1:] @ vectors[0]).tolist(), others, strict=True), reverse=True)
+    return "\n    ".join([sentence, *(f"{cosine:.2f} {other}" for cosine, other in near)])
+
+
+def _of_word(parts: Any, word: str) -> np.ndarray:
+    """The vector of a word in a sentence, at length 1."""
+    vector = parts.vectors[parts.texts.index(word)]
+    return vector / (vector @ vector) ** 0.5

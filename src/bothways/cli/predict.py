@@ -17,6 +17,7 @@ import tyro
 from bothways import config
 from bothways.config import FLAT, Common
 from bothways.data.record import Record
+from bothways.data.whole import whole
 from bothways.errors import ConfigError
 
 
@@ -89,6 +90,8 @@ def _here(wanted: Predict) -> Iterator[Any]:
     records = records_of(wanted.text) if wanted.data is None else read_records(wanted.data, columns=wanted.columns)
     if wanted.alignment is not None:
         return iter(_drawn(predictor.generate(wanted.text, return_attention=True), wanted.alignment))
+    if wanted.text and predictor.asks_for_masks(wanted.text):
+        return predictor.filler().stream(records)
     return predictor.answering.stream(records)
 
 
@@ -128,29 +131,20 @@ def _drawn(predictions: list[dict[str, Any]], path: Path) -> list[dict[str, Any]
     """Draw what each word looked at; the predictions without the numbers."""
     from bothways.infer.alignment import alignment_html, alignment_png
 
-    part = path.with_name(f".{path.stem}.part-{os.getpid()}{path.suffix}")
-    try:
+    with whole(path) as part:
         if path.suffix == ".png":
             alignment_png(predictions[0], part)
         else:
             part.write_text(alignment_html(predictions), encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
     hidden = ("attention", "source_tokens", "target_tokens")
     return [{name: value for name, value in one.items() if name not in hidden} for one in predictions]
 
 
 def write_lines(path: Path, predictions: Iterator[Any]) -> int:
     """A JSON line for each of all predictions, or no file at all."""
-    part = path.with_name(f".{path.name}.part-{os.getpid()}")
     count = 0
-    try:
-        with part.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            for prediction in predictions:
-                file.write(json.dumps(prediction, ensure_ascii=False) + "\n")
-                count += 1
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole(path) as part, part.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        for prediction in predictions:
+            file.write(json.dumps(prediction, ensure_ascii=False) + "\n")
+            count += 1
     return count

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -49,11 +47,7 @@ def run(argv: list[str]) -> int:
 
 def _save(tokenizer: Tokenizer, folder: Path) -> None:
     """Whole or not at all."""
-    part = folder.with_name(f".{folder.name}.part-{os.getpid()}")
-    try:
+    from bothways.data.whole import whole
+
+    with whole(folder) as part:
         tokenizer.save(part)
-        if folder.exists():
-            folder.rmdir()  # an empty one
-        part.rename(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)

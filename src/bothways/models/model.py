@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,6 +13,7 @@ import torch
 from torch import Tensor
 
 from bothways.data.messages import nearest
+from bothways.data.whole import whole
 from bothways.errors import ConfigError, ModelError
 from bothways.models.conversion import Layers, name_in_file, to_theirs
 from bothways.models.hub import locate
@@ -188,8 +187,13 @@ def _assign(model: Model, weights: Mapping[str, Tensor]) -> Model:
     }
     _tell(model.told, "left out", sorted(set(weights) - set(used)))
     _tell(model.told, "starts from random", sorted(set(own) - set(used)))
-    # Copies, so that the file may change or go while the model is in use.
-    model.network.load_state_dict({name: weight.clone() for name, weight in used.items()}, strict=False, assign=True)
+    seen: set[int] = set()
+    for name, weight in used.items():
+        storage = weight.untyped_storage().data_ptr()
+        if storage in seen:  # what begins as another's copy is learnt apart from it
+            used[name] = weight.clone()
+        seen.add(storage)
+    model.network.load_state_dict(used, strict=False, assign=True)
     return model
 
 
@@ -212,18 +216,10 @@ def save(model: Model, folder: str | Path, *, card: str = "", compact: bool = Fa
     if folder.is_symlink() or folder.is_file() or (folder.exists() and any(folder.iterdir())):
         raise ModelError(f"{folder} exists already; give another folder, or remove it first")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    part = folder.parent / f".{folder.name}.part-{os.getpid()}"
-    shutil.rmtree(part, ignore_errors=True)
-    try:
+    with whole(folder) as part:
         part.mkdir()
         _write(model, part, card, compact)
-        if folder.exists():
-            folder.rmdir()
-        part.rename(folder)
-        sync(folder.parent)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
+    sync(folder.parent)
     return folder
 
 

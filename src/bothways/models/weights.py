@@ -6,6 +6,7 @@ import json
 import os
 import re
 import struct
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import Tensor
 from bothways.errors import ModelError
 
 MAX_HEADER = 16 << 20  # bytes; BERT-large's is 50 KB, and a header costs many times its size when parsed
+COPIED_AT_ONCE = 16 << 20  # bytes
 MAX_INDEX = 8 << 20  # bytes; a line for each weight
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 HEADS = "heads.safetensors"  # weights of heads that the saved class of transformers does not have
@@ -53,13 +55,23 @@ def weight_types(folder: Path) -> dict[str, str]:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of one safetensors file, memory-mapped.
+    """The tensors of one safetensors file: copies, so that it may change or go while they are in use.
 
     Raises:
         ModelError: not such a file, or a damaged one.
     """
     with _opened(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        names = deque(file.keys())
+    tensors: dict[str, Tensor] = {}
+    while names:
+        # Pages of the file count as this process's memory as long as it is open: now and then they are let go.
+        with _opened(path) as file:
+            copied = 0
+            while names and copied < COPIED_AT_ONCE:
+                name = names.popleft()
+                tensors[name] = file.get_tensor(name).clone()
+                copied += tensors[name].nbytes
+    return tensors
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ import torch
 
 from bothways import config
 from bothways.config.fields import keys_of
+from bothways.data.whole import remove
 from bothways.errors import ConfigError
 from bothways.nn.network import Network
 from bothways.train.checkpoint import (
@@ -104,7 +104,7 @@ class RunFolder:
             begun = self.resume or (unless is not None and unless.exists())
             if self.ranks.first and not begun and self.path.is_dir():
                 for entry in list(self.path.iterdir()) if there else [self.path]:
-                    _remove(entry)
+                    remove(entry)
             raise
 
     def finished(self) -> Run | None:
@@ -144,7 +144,7 @@ class RunFolder:
             clear_unfinished(self.checkpoints)
             for damaged in saved_checkpoints(self.checkpoints):
                 if damaged.name > path.name:
-                    _remove(damaged)
+                    remove(damaged)
             put_back(path, self.checkpoints / BEST)
         self.log.open(keep_until_step=progress.step)
         for line in told:
@@ -171,19 +171,12 @@ class RunFolder:
         """Draw the losses, with the dev scores by `criterion`, and end the log."""
         if self.ranks.first:
             for part in self.path.glob(".model.part-*"):  # a model that was being saved when the process was killed
-                _remove(part)
+                remove(part)
             draw_losses(self.path / "log.jsonl", self.path / "loss.png", criterion)
             self.log.write({"finished": scores})
             self.log.close()
         self.ranks.wait()
         return Run(self.path, scores)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _keys(settings: Any) -> dict[str, Any]:

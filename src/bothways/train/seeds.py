@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bothways.data.whole import whole
 from bothways.metrics.bootstrap import summary
 from bothways.train.folder import Run, RunFolder
 from bothways.train.ranks import Ranks
@@ -50,10 +50,5 @@ def over_seeds(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _copy(model: Path, target: Path) -> None:
-    """Whole or not at all."""
-    part = target.with_name(f".{target.name}.part-{os.getpid()}")
-    try:
+    with whole(target) as part:
         shutil.copytree(model, part)
-        part.rename(target)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)

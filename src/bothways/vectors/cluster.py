@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from bothways.data.record import Record, require
 from bothways.data.records import read_records
+from bothways.data.whole import whole
 from bothways.errors import ConfigError, DataError
 from bothways.infer.predictor import Predictor
 from bothways.metrics.clusters import clusters as cluster_scores
@@ -104,17 +104,10 @@ def cluster_file(
         numbers, centres = _numbered(labels, vectors)
         found = _described(numbers, centres, vectors, texts)
         scores = _scores(records, numbers)
-        part = out.with_name(f".{out.name}.part-{os.getpid()}")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir()
-        try:
+        with whole(out) as part:
+            part.mkdir()
             _write(part, records, numbers, centres, vectors, found, scores, tried, asked=method)
             told += draw_map(part / "map.html", vectors, numbers, texts, [asdict(one) for one in found], seed=seed)
-            if out.exists():
-                out.rmdir()
-            part.rename(out)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
     shutil.rmtree(work)
     return Clustered(found, scores, tried, told)
 
