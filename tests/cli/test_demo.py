@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import string
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ import bothways
 from bothways.cli import demo
 from bothways.cli.demo import MARK, PARTS, Demo, Screen, Shown, System, compared, judged, prepare, show
 from bothways.cli.demo_baselines import majority, tfidf
-from bothways.cli.demo_builtin import ALIKE, FEW, LEARN, MASKED, SENSES, TEXTS, at_hand, meet
+from bothways.cli.demo_builtin import ALIKE, LEARN, MASKED, SENSES, TEXTS, at_hand, meet
 from bothways.cli.demo_text import Docstring, key, read_library, read_rows, write_text
 from bothways.cli.main import main
 from bothways.config import Common
@@ -65,10 +64,10 @@ def test_the_demo_from_start_to_finish(
     monkeypatch.setitem(LEARN, "epochs", 1)
     wanted = Demo(out=tmp_path / "demo", steps=2, epochs=1, common=Common(device="cpu"))
     shown = show(wanted, library)
-    systems = [*shown.few, *shown.own]
+    systems = [*shown.order, *shown.own]
     told = capsys.readouterr().out
-    names = ["always the commonest module", "few: TF-IDF + logistic regression"]
-    names += ["few: its shape, not pre-trained", "few: the built-in model"]
+    names = ["always the commoner answer", "order: TF-IDF + logistic regression"]
+    names += ["order: its shape, not pre-trained", "order: the built-in model"]
     names += ["always the commonest module", "TF-IDF + logistic regression"]
     names += ["tiny BERT, not pre-trained", "tiny BERT, pre-trained"]
     assert [system.name for system in systems] == names
@@ -77,12 +76,19 @@ def test_the_demo_from_start_to_finish(
         assert f" {system.name} " in row
         assert f" {system.accuracy:.3f} " in row
     scores = json.loads((wanted.out / "scores.json").read_text())
-    for system in (shown.few[3], shown.own[3]):
+    for system in (shown.order[3], shown.own[3]):
         assert scores[system.name]["accuracy"] == system.accuracy
-    few = read_rows(wanted.out / "few" / "train.jsonl")
-    assert {row["label"] for row in few} == set(WORDS)
-    assert max(Counter(row["label"] for row in few).values()) <= FEW
-    assert {row["text"] for row in few} <= {row["text"] for row in read_rows(wanted.out / "text" / "train.jsonl")}
+    for name in ("train", "dev", "test"):
+        plain = read_rows(wanted.out / "text" / f"{name}.jsonl")
+        order = read_rows(wanted.out / "order" / f"{name}.jsonl")
+        assert len(order) == len(plain)
+        for before, after in zip(plain, order, strict=True):
+            words, changed = before["text"].split(), after["text"].split()
+            moved = [at for at, (one, other) in enumerate(zip(words, changed, strict=True)) if one != other]
+            assert sorted(words) == sorted(changed)
+            assert (len(moved), after["label"]) in [(0, "as written"), (2, "swapped")]
+            assert not moved or moved == [moved[0], moved[0] + 1]
+        assert {row["label"] for row in order} == {"as written", "swapped"}
     assert all((wanted.out / folder / "loss.png").is_file() for folder in ("pretrained", "finetuned"))
     test = wanted.out / "text" / "test.jsonl"
     assert f"bothways evaluate {wanted.out}/finetuned --data {test}" in told
@@ -94,8 +100,8 @@ def test_the_demo_from_start_to_finish(
 def test_the_demo_fails_where_being_pretrained_does_not_help(
     accuracy: float, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    few = [System("untrained", 0.4, 0.4, []), System("pre-trained", accuracy, 0.4, [])]
-    monkeypatch.setattr(demo, "show", lambda wanted: Shown(few, []))
+    order = [System("untrained", 0.4, 0.4, []), System("pre-trained", accuracy, 0.4, [])]
+    monkeypatch.setattr(demo, "show", lambda wanted: Shown(order, []))
     assert demo.run(["--out", str(tmp_path)]) == code
     assert ("did not help" in capsys.readouterr().err) == bool(code)
 

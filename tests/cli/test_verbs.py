@@ -100,6 +100,13 @@ def test_a_pretrained_model_fills_masks(made, command):
     assert all(len(mask["fillings"]) == 5 for mask in masks)
 
 
+def test_of_several_heads_the_one_for_masks_answers_where_all_texts_have_one(command):
+    (masked,) = map(json.loads, command("predict", "builtin", "北京是中国的首[MASK]。").out.splitlines())
+    assert masked.keys() == {"masks", "tokens"}
+    both = command("predict", "builtin", "北京是中国的首[MASK]。", "今天下雨。").out.splitlines()
+    assert all({"words", "en_pos"} <= json.loads(line).keys() for line in both)
+
+
 def test_a_text_without_a_mask_is_told_where_it_stands(made, command, tmp_path: Path):
     (tmp_path / "texts.txt").write_text("the film was [MASK]\nthe film was warm\n", encoding="utf-8")
     told = command("predict", made.pretrained, "--data", tmp_path / "texts.txt")

@@ -17,7 +17,7 @@ import torch
 from bothways.errors import ModelError
 from bothways.models.conversion import Layers, renames
 from bothways.models.model import load, save, start_from
-from bothways.models.weights import MAX_HEADER
+from bothways.models.weights import MAX_HEADER, read_tensors
 from bothways.tasks.pretraining import PretrainTask
 
 Refused = Callable[..., str]
@@ -31,6 +31,20 @@ def reweigh(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> N
     weights = safetensors.torch.load_file(folder / "model.safetensors")
     change(weights)
     safetensors.torch.save_file(weights, folder / "model.safetensors")
+
+
+def test_tensors_are_copies_however_often_the_file_is_opened_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder / "model.safetensors"
+    wanted = safetensors.torch.load(path.read_bytes())
+    for at_once in (1, 10_000, 1 << 30):
+        monkeypatch.setattr("bothways.models.weights.COPIED_AT_ONCE", at_once)
+        found = read_tensors(path)
+        assert found.keys() == wanted.keys()
+        assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    path.write_bytes(bytes(path.stat().st_size))
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
 # ---------------------------------------- each weight

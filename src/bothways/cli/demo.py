@@ -18,7 +18,7 @@ from bothways.config import FLAT, Common
 from bothways.errors import ConfigError, Stopped
 
 MARK = "made-by-bothways-demo.txt"
-PARTS = ("text", "few", "pretrained", "untrained", "finetuned", "finetuned-untrained")
+PARTS = ("text", "order", "pretrained", "untrained", "finetuned", "finetuned-untrained")
 
 PRETRAIN: dict[str, Any] = {
     "model": "tiny",
@@ -55,7 +55,7 @@ class Demo:
 
 @dataclass(frozen=True)
 class System:
-    """One way to tell the module of a sentence, and how it did on the test sentences."""
+    """One way to label a sentence, and how it did on the test sentences."""
 
     name: str
     accuracy: float
@@ -67,11 +67,11 @@ class System:
 class Shown:
     """What the demo compared, the pre-trained model last.
 
-    few: the built-in model and others, from few sentences; empty where there is no built-in model
-    own: the model that the demo itself pre-trained and others, from all sentences
+    order: the built-in model and others, on the order of words; empty where there is no built-in model
+    own:   the model that the demo itself pre-trained and others, on the modules
     """
 
-    few: list[System]
+    order: list[System]
     own: list[System]
 
 
@@ -82,7 +82,7 @@ def run(argv: list[str]) -> int:
         shown = show(wanted)
     except Stopped:
         raise Stopped("stopped; `bothways demo` begins again from the start") from None
-    if shown.few and shown.few[-1].accuracy <= shown.few[-2].accuracy:
+    if shown.order and shown.order[-1].accuracy <= shown.order[-2].accuracy:
         print("bothways: the demo failed: being pre-trained did not help the built-in model", file=sys.stderr)
         return 1
     return 0
@@ -111,7 +111,7 @@ def show(wanted: Demo, library: Path | None = None) -> Shown:
     screen.say(f"sentences to tell apart: {', '.join(f'{count:,} {name}' for name, count in text.sentences.items())}")
     screen.say(f"from {len(text.labels)} modules: {', '.join(text.labels)}")
 
-    few = [] if builtin is None else learn(builtin, text, out / "few", screen, common)
+    order = [] if builtin is None else learn(builtin, text, out / "order", screen, common)
 
     screen.section("2. A model of your own. Pre-training: a vocabulary, then masked pieces to guess")
     reader = bothways.pretrain(
@@ -136,7 +136,7 @@ def show(wanted: Demo, library: Path | None = None) -> Shown:
         judged("tiny BERT, pre-trained", [answer["label"] for answer in model.predict(sentences)], test),
     ]
     screen.compare(own, seed=seed)
-    scores = {system.name: {"accuracy": system.accuracy, "macro_f1": system.macro_f1} for system in [*few, *own]}
+    scores = {system.name: {"accuracy": system.accuracy, "macro_f1": system.macro_f1} for system in [*order, *own]}
     (out / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
 
     screen.section("5. Predictions")
@@ -150,7 +150,7 @@ def show(wanted: Demo, library: Path | None = None) -> Shown:
     screen.say(f"every score    bothways evaluate {out}/finetuned --data {text.test}")
     screen.say(f"a sentence     bothways predict {out}/finetuned 'Wait for the child process to end.'")
     screen.say(f"in a browser   bothways serve {out}/finetuned")
-    return Shown(few, own)
+    return Shown(order, own)
 
 
 def untrained(model: Path, folder: Path, *, seed: int) -> Path:

@@ -1,9 +1,8 @@
-"""What the demo shows of the model that comes with the package: as it is, then learning a task from few sentences."""
+"""What the demo shows of the model that comes with the package: as it is, then learning a task."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from bothways.cli.demo import Screen, System
-    from bothways.cli.demo_baselines import Row
     from bothways.cli.demo_text import DemoText
     from bothways.infer.predictor import Predictor
 
@@ -48,9 +46,7 @@ SENSES = [
         ["The boat reached the other bank of the lake.", "She keeps her money in the bank."],
     ),
 ]
-FEW = 30
-"""Sentences of each label to learn from."""
-LEARN: dict[str, Any] = {"epochs": 20, "batch": 64, "optim": {"lr": 5e-4}}
+LEARN: dict[str, Any] = {"epochs": 3, "batch": 32, "optim": {"lr": 3e-4}}
 
 
 def at_hand(device: str) -> Predictor | None:
@@ -88,54 +84,42 @@ def meet(model: Predictor, screen: Screen) -> None:
 
 
 def learn(model: Predictor, text: DemoText, out: Path, screen: Screen, common: Mapping[str, Any]) -> list[System]:
-    """Teach the model the demo's task from few sentences, beside TF-IDF and its own shape with random weights."""
+    """Teach the model to tell sentences whose words are out of order, beside TF-IDF and its own untrained shape."""
     import bothways
     from bothways.cli.demo import judged, untrained
     from bothways.cli.demo_baselines import majority, tfidf
-    from bothways.cli.demo_text import read_rows
+    from bothways.cli.demo_text import read_rows, swapped
 
-    start = model.model.folder
+    start, seed = model.model.folder, common["seed"]
     assert start is not None  # it was loaded from one
     out.mkdir()
-    train, dev = (_few(read_rows(path)) for path in (text.train, text.dev))
-    files: dict[str, Any] = {"train": out / "train.jsonl", "dev": out / "dev.jsonl"}
-    for path, rows in zip(files.values(), (train, dev), strict=True):
-        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    screen.section(f"The built-in model learns a task: which module? From {FEW} sentences of each")
-    tuned = bothways.finetune("classify", model=str(start), out=out / "finetuned", **files, **LEARN, **common)
-    screen.say("the same again, from random weights:")
-    random = untrained(start, out / "untrained", seed=common["seed"])
-    tuned_random = bothways.finetune(
-        "classify", model=str(random), out=out / "finetuned-untrained", **files, **LEARN, **common
+    rows = {name: swapped(read_rows(getattr(text, name)), seed=seed) for name in ("train", "dev", "test")}
+    for name, part in rows.items():
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in part)
+        (out / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+    screen.section("The built-in model learns a task: have two neighbouring words changed places?")
+    wrong = next(row for row in rows["train"] if row["label"] == "swapped")
+    screen.say(
+        f"{len(rows['train']):,} sentences to learn from, every second one changed, such as:\n    {wrong['text']}"
     )
+    labelled: dict[str, Any] = {"train": out / "train.jsonl", "dev": out / "dev.jsonl"} | LEARN | dict(common)
+    tuned = bothways.finetune("classify", model=str(start), out=out / "finetuned", **labelled)
+    screen.say("the same again, from random weights:")
+    random = untrained(start, out / "untrained", seed=seed)
+    tuned_random = bothways.finetune("classify", model=str(random), out=out / "finetuned-untrained", **labelled)
 
-    test = read_rows(text.test)
-    answers = {
-        name: [
-            one["label"]
-            for one in bothways.load(run.model, device=common["device"]).predict([row["text"] for row in test])
-        ]
-        for name, run in (("untrained", tuned_random), ("pre-trained", tuned))
-    }
+    def answers(folder: Path) -> list[str]:
+        found = bothways.load(folder, device=common["device"]).predict([row["text"] for row in rows["test"]])
+        return [one["label"] for one in found]
+
     systems = [
-        judged("always the commonest module", majority(train, test), test),
-        judged("few: TF-IDF + logistic regression", tfidf(train, dev, test), test),
-        judged("few: its shape, not pre-trained", answers["untrained"], test),
-        judged("few: the built-in model", answers["pre-trained"], test),
+        judged("always the commoner answer", majority(rows["train"], rows["test"]), rows["test"]),
+        judged("order: TF-IDF + logistic regression", tfidf(**rows), rows["test"]),
+        judged("order: its shape, not pre-trained", answers(tuned_random.model), rows["test"]),
+        judged("order: the built-in model", answers(tuned.model), rows["test"]),
     ]
-    screen.compare(systems, seed=common["seed"])
+    screen.compare(systems, seed=seed)
     return systems
-
-
-def _few(rows: Sequence[Row]) -> list[Row]:
-    """The first rows of each label."""
-    taken: Counter[str] = Counter()
-    few = []
-    for row in rows:
-        taken[row["label"]] += 1
-        if taken[row["label"]] <= FEW:
-            few.append(row)
-    return few
 
 
 def filled(model: Predictor, sentences: Sequence[str]) -> Iterator[str]:

@@ -163,3 +163,19 @@ def _records(docstrings: Sequence[Docstring], seen: set[str]) -> Iterator[dict[s
             if key(sentence) not in seen:
                 seen.add(key(sentence))
                 yield {"text": sentence, "label": one.module}
+
+
+def swapped(rows: Sequence[dict[str, str]], *, seed: int) -> list[dict[str, str]]:
+    """The sentences, every second one with two neighbouring words exchanged; the label says which."""
+    chance = random.Random(seed)
+    found = []
+    for number, row in enumerate(rows):
+        words = row["text"].split()
+        # The first and last word stay: their capital and full stop would give it away.
+        places = [at for at in range(1, len(words) - 2) if words[at].lower() != words[at + 1].lower()]
+        label = "swapped" if number % 2 and places else "as written"
+        if label == "swapped":
+            at = chance.choice(places)
+            words[at : at + 2] = reversed(words[at : at + 2])
+        found.append({"text": " ".join(words), "label": label})
+    return found
