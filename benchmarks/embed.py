@@ -245,7 +245,7 @@ def killed_and_resumed(job: Job, moments: Sequence[int], row_seconds: float) -> 
                 process.wait(moment % PART * row_seconds)
             process.kill()
             process.wait()
-        if process.returncode == 0:
+        if process.returncode == 0 or (job.out.exists() and not job.work.exists()):  # all done, if not gone yet
             break
         now = job.parts()
         found.again += sum(now.get(name) != written for name, written in kept.items())

@@ -72,8 +72,8 @@ def test_outputs_that_differ_are_told(tmp_path):
 
 @pytest.mark.slow  # four processes that import torch
 def test_killed_and_resumed_in_small(folder, capsys):
-    rows = 2 * PART + 500
-    code = embed.main(["--rows", str(rows), "--model", str(folder), "--kills", "2", "--seed", "4", "--threads", "1"])
+    rows = 4 * PART  # both kills of this seed come in the first half, however slow the machine is
+    code = embed.main(["--rows", str(rows), "--model", str(folder), "--kills", "2", "--seed", "18", "--threads", "1"])
     told = capsys.readouterr().out
     assert code == 0, told
     assert told.endswith("\nHolds.\n")
