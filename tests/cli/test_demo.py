@@ -62,7 +62,7 @@ def test_the_demo_from_start_to_finish(
     library: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setitem(LEARN, "epochs", 1)
-    monkeypatch.setattr("bothways.cli.demo_builtin.SENTENCES", 60)
+    monkeypatch.setattr("bothways.cli.demo_builtin.TO_LEARN_FROM", 60)
     wanted = Demo(out=tmp_path / "demo", steps=2, epochs=1, common=Common(device="cpu"))
     shown = show(wanted, library)
     systems = [*shown.order, *shown.own]

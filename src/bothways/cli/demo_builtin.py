@@ -46,7 +46,7 @@ SENSES = [
         ["The boat reached the other bank of the lake.", "She keeps her money in the bank."],
     ),
 ]
-SENTENCES = 2400
+TO_LEARN_FROM = 2400
 """To learn from: as many as take about a minute on two cores, both times together."""
 LEARN: dict[str, Any] = {"epochs": 3, "batch": 32, "optim": {"lr": 3e-4}}
 
@@ -96,7 +96,7 @@ def learn(model: Predictor, text: DemoText, out: Path, screen: Screen, common: M
     assert start is not None  # it was loaded from one
     out.mkdir()
     rows = {name: swapped(read_rows(getattr(text, name)), seed=seed) for name in ("train", "dev", "test")}
-    rows["train"] = rows["train"][:SENTENCES]
+    rows["train"] = rows["train"][:TO_LEARN_FROM]
     for name, part in rows.items():
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in part)
         (out / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
