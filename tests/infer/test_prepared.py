@@ -17,7 +17,7 @@ from bothways.infer import devices, quantised
 from bothways.infer.devices import pick_answer_precision
 from bothways.infer.engine import Engine, _side_by_side, by_length
 from bothways.infer.prepared import PreparedLayer, ladder, prepare
-from bothways.infer.quantised import fused_kernels, quantise
+from bothways.infer.quantised import NARROW, SIGNED, Int8Weight, Wholes, fused_kernels, quantise
 from bothways.models.model import load
 from bothways.nn.encoder import Encoder, EncoderConfig
 from bothways.nn.heads import MaskedHead, TokenHead
@@ -139,21 +139,52 @@ def test_of_a_real_model(precision: str, least: float) -> None:
     assert similarity(mine, other) > least
 
 
-def test_quantised_rows() -> None:
+@pytest.fixture(params=[SIGNED, NARROW], ids=["signed", "narrow"])
+def wholes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Wholes:
+    """As on a processor with products of 8 bits, and as on one without."""
+    if request.param is NARROW and not hasattr(torch.ops.onednn, "qlinear_pointwise"):
+        pytest.skip("this PyTorch has no oneDNN")
+    monkeypatch.setattr(quantised, "WHOLES", request.param)
+    return request.param
+
+
+def test_quantised_rows(wholes: Wholes) -> None:
     x = torch.randn(5, 40) * torch.tensor([1e-6, 1.0, 300.0, 0.0, 1.0])[:, None]
     x[4] += 7
-    whole, scale, middle = quantise(x)
-    assert whole.dtype == torch.int8
-    assert whole.amax(1).tolist() == [127, 127, 127, 0, 127]
-    assert whole.amin(1).tolist() == [-127, -127, -127, 0, -127]
-    assert ((whole * scale + middle - x).abs() <= scale * 0.5001).all()
+    whole, scale, zero = quantise(x)
+    assert whole.dtype == wholes.dtype
+    assert whole.amax(1).tolist() == [wholes.most] * 3 + [0, wholes.most]
+    assert whole.amin(1).tolist() == [wholes.least] * 3 + [0, wholes.least]
+    assert ((whole * scale + zero - x).abs() <= scale * 0.5001).all()
+
+
+@pytest.mark.parametrize("inner", [8, 384, 1536])
+def test_products_of_whole_numbers_are_exact(wholes: Wholes, inner: int) -> None:
+    """Also of the largest ones side by side, which 16 bits could not hold together."""
+    linear = torch.nn.Linear(inner, 64)
+    torch.nn.init.constant_(linear.weight[:16], 1.0)
+    torch.nn.init.constant_(linear.weight[16:32], -1.0)
+    torch.nn.init.sparse_(linear.weight[32:48], 0.5)
+    weight = Int8Weight.of(linear)
+    rows = torch.randint(wholes.least, wholes.most + 1, (32, inner)).to(wholes.dtype)
+    rows[0], rows[1] = wholes.most, wholes.least
+    levels = (linear.weight.detach() / weight.scale[:, None]).round().double()
+    assert levels.abs().max() <= wholes.largest
+    assert levels.abs().unflatten(1, (-1, 2)).sum(2).max() == min(wholes.neighbours, 2 * wholes.largest)
+    wanted = rows.double() @ levels.t()
+    assert (weight.sums(rows).double() - wanted).abs().max() <= wanted.abs().max() * 2**-24
+
+
+def test_int8_gives_near_numbers_on_every_processor(wholes: Wholes) -> None:
+    plain, batch = network(), pack(examples((5, 60, 17)))
+    assert similarity(encoded(prepare(plain, "int8"), batch), encoded(plain.eval(), batch)) > 0.99
 
 
 @pytest.mark.parametrize("varies", [0.0, 1e-7, 1e-6, 1e-4])
-def test_rows_that_hardly_vary_are_no_more_than_whole_numbers_can_hold(varies: float) -> None:
+def test_rows_that_hardly_vary_are_no_more_than_whole_numbers_can_hold(wholes: Wholes, varies: float) -> None:
     x = torch.tensor([3e-5, 1.0, -77.7, 1e4])[:, None] * (1 + varies * torch.rand(4, 50))
-    whole, scale, middle = quantise(x)
-    assert ((whole * scale + middle - x).abs() <= scale * 0.6).all()
+    whole, scale, zero = quantise(x)
+    assert ((whole * scale + zero - x).abs() <= scale * 0.6).all()
     assert (scale <= x.abs().amax(1, keepdim=True) * max(1e-6, varies / 200)).all()
 
 
@@ -243,13 +274,13 @@ def test_products_meet_few_shapes() -> None:
 
 
 def random_arguments(rows: int, inner: int) -> dict[str, tuple[Any, ...]]:
-    sums = torch.randint(-9999, 9999, (rows, inner), dtype=torch.int32)
+    sums = torch.randint(-9999, 9999, (rows, inner), dtype=torch.int32 if quantised.WHOLES.native else torch.float32)
     many = [torch.rand(inner) for _ in range(5)]
-    scale, middle, x = torch.rand(rows, 1), torch.randn(rows, 1), torch.randn(rows, inner)
+    scale, zero, x = torch.rand(rows, 1), torch.randn(rows, 1), torch.randn(rows, inner)
     return {
         "quantise": (x,),
-        "dequantise": (sums, scale, middle, *many[:3]),
-        "add_norm": (sums, scale, middle, *many[:3], x, *many[3:], 1e-12),
+        "dequantise": (sums, scale, zero, *many[:3]),
+        "add_norm": (sums, scale, zero, *many[:3], x, *many[3:], 1e-12),
     }
 
 
@@ -281,6 +312,18 @@ def test_without_a_compiler_the_plain_kernels_serve(monkeypatch: pytest.MonkeyPa
 
 
 # ------------------------------------------------------------------------------------------------ the machine
+
+
+def test_emulated_bfloat16_is_warned_of(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(devices, "fast_bfloat16", lambda device: False)
+    assert pick_answer_precision("auto", torch.device("cpu")) == "float32"
+    assert not caplog.messages
+    assert pick_answer_precision("bfloat16", torch.device("cpu")) == "bfloat16"
+    (line,) = caplog.messages
+    assert "slower than float32; try --precision auto" in line
+    monkeypatch.setattr(devices, "fast_bfloat16", lambda device: True)
+    assert pick_answer_precision("bfloat16", torch.device("cpu")) == "bfloat16"
+    assert len(caplog.messages) == 1
 
 
 def test_int8_is_for_the_cpu() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import logging
 import math
 import os
 from pathlib import Path
@@ -44,9 +45,15 @@ def fast_bfloat16(device: torch.device) -> bool:
 
 
 def pick_precision(wanted: Precision, device: torch.device) -> Literal["float32", "bfloat16"]:
-    """The precision of products; auto takes bfloat16 where it is native."""
+    """The precision of products; auto takes bfloat16 where it is native. Elsewhere a line warns of it."""
+    native = fast_bfloat16(device)
     if wanted == "auto":
-        return "bfloat16" if fast_bfloat16(device) else "float32"
+        return "bfloat16" if native else "float32"
+    if wanted == "bfloat16" and not native:
+        logging.getLogger("bothways").warning(
+            "bothways: this processor has no products of bfloat16: it emulates them, many times slower than float32; "
+            "try --precision auto"
+        )
     return wanted
 
 

@@ -164,7 +164,7 @@ class FloatProduct:
 class Int8Product:
     """In int8: each row of x and each column of the product has a scale of its own, so no row depends on another.
 
-    A row also has a middle of its own, which the product takes into account by what a row of ones would give.
+    A row's zero stands for a number of its own, which the product takes into account by what a row of ones would give.
     Reference: Dettmers et al., 2022, sections 2 (zeropoint quantisation) and 2.1 (vector-wise).
     """
 
@@ -177,9 +177,9 @@ class Int8Product:
         self.activation = activation
 
     def __call__(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        sums, scale, middle = self._sums(x)
+        sums, scale, zero = self._sums(x)
         weight = self.weight
-        y = self.kernels.dequantise(sums, scale, middle, weight.scale, weight.ones, weight.bias)
+        y = self.kernels.dequantise(sums, scale, zero, weight.scale, weight.ones, weight.bias)
         if self.activation is F.gelu:
             torch.ops.aten.gelu_(y)
         elif self.activation is not None:
@@ -188,14 +188,14 @@ class Int8Product:
 
     def add_norm(self, x: Tensor, residual: Tensor) -> Tensor:
         assert self.norm is not None
-        sums, scale, middle = self._sums(x)
+        sums, scale, zero = self._sums(x)
         weight, norm = self.weight, self.norm
-        given = (sums, scale, middle, weight.scale, weight.ones, weight.bias, residual)
+        given = (sums, scale, zero, weight.scale, weight.ones, weight.bias, residual)
         return self.kernels.add_norm(*given, norm.weight, norm.bias, norm.eps)
 
     def _sums(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        whole, scale, middle = self.kernels.quantise(x)
-        return torch.ops.aten._int_mm(whole, self.weight.whole), scale, middle
+        whole, scale, zero = self.kernels.quantise(x)
+        return self.weight.sums(whole), scale, zero
 
 
 class _Norm:

@@ -1,4 +1,4 @@
-"""Weights and rows as whole numbers of 8 bits, and what is computed between their products."""
+"""Weights and rows as whole numbers of 8 bits, their products, and what is computed between them."""
 
 from __future__ import annotations
 
@@ -8,66 +8,109 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-LEVELS = 127  # -127 … 127: as many below zero as above
 FEWEST = 16  # rows: below them fusing gains nothing
+
+
+@dataclass(frozen=True)
+class Wholes:
+    """Which whole numbers stand for a row and for a weight, so that this processor's products of them are exact.
+
+    One that sums products of 8 bits in 32 bits (VNNI, AMX) takes all there are. Others, such as those with AVX2 alone,
+    first add the products of two neighbours in 16 bits, which hold 255 · 128: their weights may not be large side by
+    side. oneDNN's product of rows without sign is the one that has a kernel there; PyTorch's own is a plain loop, 30
+    times slower than float32.
+    """
+
+    dtype: torch.dtype  # of rows
+    least: int
+    most: int
+    largest: int  # of a weight, below zero and above
+    neighbours: int  # what two weights side by side may come to, without their signs
+
+    @property
+    def native(self) -> bool:
+        """Whether the processor itself has products of 8 bits."""
+        return self.dtype == torch.int8
+
+
+SIGNED = Wholes(torch.int8, -127, 127, largest=127, neighbours=255)
+NARROW = Wholes(torch.uint8, 0, 255, largest=127, neighbours=128)
+
+
+WHOLES = NARROW if hasattr(torch.ops.onednn, "qlinear_pointwise") and not torch.cpu._is_vnni_supported() else SIGNED
 
 
 @dataclass(frozen=True)
 class Int8Weight:
     """A linear layer's weight; output c is `scale[c]` times the product of whole numbers."""
 
-    whole: Tensor  # (I, O) int8
+    whole: Tensor  # (I, O) int8, or as oneDNN lays it out
     scale: Tensor  # (O,) float32
     ones: Tensor  # (O,) float32: what a row of ones gives
     bias: Tensor  # (O,) float32
+    native: bool
 
     @classmethod
     def of(cls, linear: nn.Linear) -> Int8Weight:
-        """Rounded to the nearest of 255 levels, each output by its own largest weight."""
-        weight = linear.weight.detach().float()
-        scale = weight.abs().amax(1, keepdim=True).clamp_min(1e-30) * (1 / LEVELS)
+        """Rounded to the nearest of the whole numbers that `WHOLES` allows, each output by its own largest weights."""
+        kind, weight = WHOLES, linear.weight.detach().float()
+        size = weight.abs()
+        pairs = F.pad(size, (0, size.shape[1] % 2)).unflatten(1, (-1, 2)).sum(2)
+        # Each of two neighbours may be rounded up by a half.
+        scale = torch.maximum(size.amax(1) / kind.largest, pairs.amax(1) / (kind.neighbours - 1)).clamp_min(1e-30)
+        scale = scale[:, None]
         whole = (weight / scale).round().to(torch.int8)
         bias = scale.new_zeros(len(scale)) if linear.bias is None else linear.bias.detach().float()
         ones = whole.sum(1) * scale.squeeze(1)
-        return cls(whole.t().contiguous(), scale.squeeze(1), ones, bias)
+        laid = whole.t().contiguous() if kind.native else torch.ops.onednn.qlinear_prepack(whole, None)
+        return cls(laid, scale.squeeze(1), ones, bias, kind.native)
+
+    def sums(self, rows: Int[Tensor, "R I"]) -> Num[Tensor, "R O"]:
+        """The products of whole numbers."""
+        if self.native:
+            return torch.ops.aten._int_mm(rows, self.whole)
+        scales, zeros = torch.ones_like(self.scale), torch.zeros_like(self.scale, dtype=torch.long)
+        given = (rows, 1.0, 0, self.whole, scales, zeros, None, 1.0, 0, torch.float32, "none", [], "")
+        return torch.ops.onednn.qlinear_pointwise(*given)
 
 
 def quantise(
     x: Float[Tensor, "R I"],
 ) -> tuple[Int[Tensor, "R I"], Float[Tensor, "R 1"], Float[Tensor, "R 1"]]:
-    """Whole numbers from -127 to 127; each row of x is theirs times its scale, plus its middle.
+    """Whole numbers; each row of x is theirs times its scale, plus what zero stands for.
 
     A row reaches from its least to its greatest number, not equally far to both sides of zero: what a norm or GELU
     gives leans to one side, and half of the levels would go unused.
     """
-    x = x.float()
+    kind, x = WHOLES, x.float()
     low, high = x.amin(1, keepdim=True), x.amax(1, keepdim=True)
-    middle = (low + high) * 0.5
     # A row that hardly varies has levels no finer than float32 tells its numbers apart by.
-    scale = torch.maximum((high - low) * (0.5 / LEVELS), (low.abs() + high.abs()) * 2.0**-22 + 1e-30)
-    return ((x - middle) / scale).round().to(torch.int8), scale, middle
+    finest = (low.abs() + high.abs()) * 2.0**-22 + 1e-30
+    scale = torch.maximum((high - low) * (1 / (kind.most - kind.least)), finest)
+    zero = (low + high) * 0.5 if kind.native else low
+    return ((x - zero) / scale).round().to(kind.dtype), scale, zero
 
 
 def dequantise(
-    sums: Int[Tensor, "R O"],
+    sums: Num[Tensor, "R O"],
     scale: Float[Tensor, "R 1"],
-    middle: Float[Tensor, "R 1"],
+    zero: Float[Tensor, "R 1"],
     by: Float[Tensor, " O"],
     ones: Float[Tensor, " O"],
     bias: Float[Tensor, " O"],
 ) -> Float[Tensor, "R O"]:
     """What the sums of whole numbers stand for, and the bias."""
-    return sums.float() * scale * by + middle * ones + bias
+    return sums.float() * scale * by + zero * ones + bias
 
 
 def add_norm(
-    sums: Int[Tensor, "R O"],
+    sums: Num[Tensor, "R O"],
     scale: Float[Tensor, "R 1"],
-    middle: Float[Tensor, "R 1"],
+    zero: Float[Tensor, "R 1"],
     by: Float[Tensor, " O"],
     ones: Float[Tensor, " O"],
     bias: Float[Tensor, " O"],
@@ -77,7 +120,7 @@ def add_norm(
     eps: float,
 ) -> Float[Tensor, "R O"]:
     """norm(residual + dequantise(…))."""
-    summed = dequantise(sums, scale, middle, by, ones, bias) + residual
+    summed = dequantise(sums, scale, zero, by, ones, bias) + residual
     return F.layer_norm(summed, weight.shape, weight, shift, eps)
 
 
@@ -108,12 +151,12 @@ class Kernels:
         with torch.inference_mode():
             for rows, inner, outer in ((32, 48, 80), (40, 64, 96)):
                 for dtype in (torch.float32, torch.bfloat16):
-                    whole, scale, middle = self.quantise(torch.ones(rows, inner, dtype=dtype))
-                sums = torch.ops.aten._int_mm(whole, torch.ones(inner, outer, dtype=torch.int8))
+                    whole, scale, zero = self.quantise(torch.ones(rows, inner, dtype=dtype))
+                sums = Int8Weight.of(nn.Linear(inner, outer)).sums(whole)
                 # Tensors of their own, for one given twice would be a case of its own to the compiler.
                 by, ones, bias, weight, shift = (torch.ones(outer) for _ in range(5))
-                self.dequantise(sums, scale, middle, by, ones, bias)
-                self.add_norm(sums, scale, middle, by, ones, bias, torch.ones(rows, outer), weight, shift, 1e-12)
+                self.dequantise(sums, scale, zero, by, ones, bias)
+                self.add_norm(sums, scale, zero, by, ones, bias, torch.ones(rows, outer), weight, shift, 1e-12)
 
 
 @functools.cache

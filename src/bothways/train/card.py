@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from bothways.data.shard_files import file_hash
+from bothways.infer.devices import fast_bfloat16
 
 
 def card(title: str, sections: dict[str, Any]) -> str:
@@ -23,13 +24,19 @@ def card(title: str, sections: dict[str, Any]) -> str:
 
 def hardware() -> dict[str, Any]:
     """What the run computed on."""
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{_processor()} ({_instructions()})"
     return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
 
 
 def hashes(files: Sequence[str | Path | None]) -> dict[str, str]:
     """SHA-256 of those that are files."""
     return {str(path): file_hash(Path(path)) for path in files if path is not None and Path(path).is_file()}
+
+
+def _instructions() -> str:
+    """The widest that PyTorch uses: two processors may bear one name, and one of them be half as fast."""
+    native = ", bfloat16" if fast_bfloat16(torch.device("cpu")) else ""
+    return torch.backends.cpu.get_cpu_capability() + native
 
 
 def _processor() -> str:
