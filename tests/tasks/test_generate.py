@@ -257,6 +257,21 @@ def test_it_learns_to_translate(translator: Any) -> None:
     assert predictor.evaluate([{"source": "我 吃", "target": "x y z w"}])["chrf"] < 10
 
 
+def test_special_tokens_are_never_written(translator: Any) -> None:
+    """However likely: whoever was taught by targets with unknown characters would else write [UNK] for them."""
+    predictor = translator()
+    tokenizer, bias = predictor.model.tokenizer, predictor.model.network.head(TEXT).bias
+    special = [tokenizer.unk_id, tokenizer.pad_id, tokenizer.cls_id, tokenizer.mask_id]
+    with torch.no_grad():
+        bias[special] += 1000.0
+    try:
+        texts = [one["text"] for one in predictor.generate([one["source"] for one in GIVEN])]
+    finally:
+        with torch.no_grad():
+            bias[special] -= 1000.0
+    assert texts == [one["target"] for one in GIVEN]
+
+
 def test_predict_takes_texts_and_records_and_options(translator: Any) -> None:
     predictor = translator()
     assert [one["text"] for one in predictor.predict(["我 吃", {"source": "你 看"}, {"text": "你 看"}])] == [

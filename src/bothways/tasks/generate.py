@@ -181,7 +181,7 @@ class GenerateTask(Task):
         return encoded
 
     def writing(self, tokenizer: Tokenizer) -> Writing:
-        """The decoding settings in this tokenizer's ids.
+        """The decoding settings in this tokenizer's ids. Special tokens are no text, and never written.
 
         Raises:
             ConfigError: a forbidden word that has no tokens.
@@ -192,7 +192,10 @@ class GenerateTask(Task):
             if not ids:
                 raise ConfigError(f"forbidden has {word!r}, which is nothing but blanks; leave it out")
         start = tokenizer.cls_id if self.start is None else self.start
-        return Writing(settings, start, tokenizer.sep_id if self.end is None else self.end, tuple(forbidden))
+        end = tokenizer.sep_id if self.end is None else self.end
+        # Above all [UNK]: a target with rare characters teaches it, and a reader can do nothing with it.
+        special = [tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id]
+        return Writing(settings, start, end, (*forbidden, *((id_,) for id_ in special if id_ != end)))
 
     def _source(
         self, record: Record, text: Text, tokenizer: Tokenizer, number: int, max_length: int
