@@ -109,7 +109,8 @@ def measure(one: Measurement) -> Result | None:
 
 def machine(one: Mapping[str, Any]) -> str:
     """What `hardware()` told, in words."""
-    return f"{one['device']}, {one['threads']} threads, PyTorch {one['torch']}"
+    threads = f"{one['threads']} thread{'s' if one['threads'] != 1 else ''}"
+    return f"{one['device']}, {threads}, PyTorch {one['torch']}"
 
 
 # ------------------------------------------------------------------------------------------ kept and told

@@ -174,7 +174,7 @@ SECTIONS = (
         "Texts written by an encoder-decoder with random weights, beside transformers' `generate`; a text counts as "
         "equal when all of its tokens are.",
         "faster, with equal texts",
-        (Measurement("generate", ("benchmarks/generate.py", "--sources", "200", "--rounds", "5")),),
+        (Measurement("generate", ("benchmarks/generate.py", "--sources", "64", "--rounds", "5")),),
     ),
     Section(
         "Serving",

@@ -18,11 +18,11 @@ Every task on real Chinese and English data, beside what needs no model and what
     machine    {machines}
 
 Scores are percentages on test records; of models, means ± sample deviation over the seeds. A model is fine-tuned with
-the defaults (32 records a step, AdamW, linear decay) but for the epochs told below each table and the learning rate:
-the best on dev by seed 0 among {rates}. Of the epochs, dev chooses the best too. The gap is the
-distance of the first score to the published one, in points; those are scores of models of 110 million parameters and
-more, mostly pre-trained on billions of words. Sets that would take long are learnt from a part, drawn at random
-(seed 0).
+the defaults (32 records a step, AdamW, linear decay) but for the epochs told below each table and the learning rate;
+where several rates were tried, which is told there too, it is the best on dev by seed 0. Of the epochs, dev chooses the
+best. The gap is the distance of the first score to the published one, in points; those are scores of models of 110
+million parameters and more, mostly pre-trained on billions of words. Sets that would take long are learnt from a part,
+drawn at random (seed 0).
 """
 TITLES = {
     "classify": "Classification",
@@ -155,6 +155,9 @@ def _note(rows: Sequence[Row], data: DataSet, learnt: Mapping[str, Row]) -> str:
     seconds = [row["process_seconds"] for row in own if row["measure"] == "dev"]
     if seconds:
         told.append(f"{mean(seconds) / 60:.1f} minutes a run")
+    several = {start: rates for start, rates in _tried(own).items() if len(rates) > 1}
+    if several:
+        told.append(f"rates tried: {_told(several)}")
     parts = [f"- **{data.name}**: {', '.join(told)}."]
     if data.note:
         parts.append(data.note)
@@ -197,8 +200,17 @@ def _machines(rows: Sequence[Row]) -> str:
 
 
 def _rates(rows: Sequence[Row]) -> str:
+    return _told(_tried(rows)) or "–"
+
+
+def _tried(rows: Sequence[Row]) -> dict[str, set[float]]:
+    """The learning rates of each model to start from."""
     rates: dict[str, set[float]] = {}
     for row in rows:
         if row["measure"] == "dev":
             rates.setdefault(row["start"], set()).add(row["lr"])
-    return "; ".join(f"{', '.join(f'{rate:g}' for rate in sorted(own))} ({name})" for name, own in rates.items()) or "–"
+    return rates
+
+
+def _told(rates: Mapping[str, set[float]]) -> str:
+    return "; ".join(f"{', '.join(f'{rate:g}' for rate in sorted(own))} ({name})" for name, own in rates.items())
