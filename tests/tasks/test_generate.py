@@ -17,6 +17,7 @@ from bothways.data.records import read_records
 from bothways.errors import BothwaysError, ConfigError, DataError, ModelError
 from bothways.infer.alignment import alignment_html, alignment_png, by_word
 from bothways.infer.predictor import Predictor
+from bothways.infer.prepared import prepare_writing
 from bothways.models.model import Model, fresh, load, save, start_from
 from bothways.nn.decoding_settings import Decoding
 from bothways.nn.encoder import EncoderConfig
@@ -270,6 +271,38 @@ def test_special_tokens_are_never_written(translator: Any) -> None:
         with torch.no_grad():
             bias[special] -= 1000.0
     assert texts == [one["target"] for one in GIVEN]
+
+
+def test_what_is_prepared_for_writing_follows_the_weights(translator: Any) -> None:
+    """The product with the vocabulary is laid out once, and anew when a weight changed, the decoder's too."""
+    predictor = translator()
+    network, engine = predictor.model.network, predictor.engine
+    sources = [one["source"] for one in GIVEN]
+    before = predictor.generate(sources)
+    prepared = engine._ready_to_write()
+    assert engine._ready_to_write() is prepared
+    words = network.writer.embeddings.word.weight
+    kept = words.detach().clone()
+    try:
+        with torch.no_grad():
+            words.mul_(-1)
+        assert engine._ready_to_write() is not prepared
+        assert predictor.generate(sources) != before
+    finally:
+        with torch.no_grad():
+            words.copy_(kept)
+    assert predictor.generate(sources) == before
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 12, 13, 40])
+def test_prepared_logits_are_the_same(translator: Any, rows: int) -> None:
+    network = translator().model.network
+    x = torch.randn(rows, network.writer.config.hidden_size)
+    with torch.inference_mode():
+        wanted = network.head(TEXT).logits(x)
+        found = prepare_writing(network, "float32").head(TEXT).logits(x)
+    assert found.shape == wanted.shape
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
 
 
 def test_predict_takes_texts_and_records_and_options(translator: Any) -> None:

@@ -15,7 +15,7 @@ import torch
 from bothways.batch import Batch, Example, pack
 from bothways.infer.devices import computing_in, settle_cpu
 from bothways.infer.generation import written
-from bothways.infer.prepared import prepare
+from bothways.infer.prepared import prepare, prepare_writing
 from bothways.infer.quantised import Kernels, fused_kernels
 from bothways.nn.network import Network
 from bothways.tasks.base import Answer, count_by_example
@@ -45,6 +45,7 @@ class Engine:
             settle_cpu()
         self.batch_tokens = batch_tokens or BATCH_TOKENS[device.type]
         self._prepared: tuple[tuple[int, ...], Network] | None = None
+        self._writer: tuple[tuple[int, ...], Network] | None = None
         self._kernels = Kernels()
         self._tokens = 0  # seen so far
 
@@ -90,8 +91,18 @@ class Engine:
         return self._prepared[1]
 
     def _write(self, examples: Sequence[Example]) -> list[Answer]:
+        network = self._ready_to_write()
         with self.inferring():
-            return [*map(Answer, examples, written(self.network, examples, self.device))]
+            return [*map(Answer, examples, written(network, examples, self.device))]
+
+    def _ready_to_write(self) -> Network:
+        """The network prepared for writing, as `ready` does it for scores."""
+        if self.device.type != "cpu":
+            return self.network
+        state = _state(self.network)
+        if self._writer is None or self._writer[0] != state or self.network.training:
+            self._writer = state, prepare_writing(self.network, self._floating)
+        return self._writer[1]
 
     def _run(self, network: Network, examples: Sequence[Example]) -> list[Answer]:
         scores = {name: score.float().cpu().numpy() for name, score in self._scores(network, pack(examples)).items()}
@@ -109,11 +120,14 @@ class Engine:
         training = self.network.training
         self.network.eval()
         try:
-            precision = "bfloat16" if self.precision == "bfloat16" else "float32"
-            with torch.inference_mode(), computing_in(precision, self.device):
+            with torch.inference_mode(), computing_in(self._floating, self.device):
                 yield
         finally:
             self.network.train(training)
+
+    @property
+    def _floating(self) -> str:
+        return "bfloat16" if self.precision == "bfloat16" else "float32"
 
     def _scores(self, network: Network, batch: Batch) -> dict[str, torch.Tensor]:
         with torch.inference_mode():
@@ -122,8 +136,8 @@ class Engine:
 
 def _state(network: Network) -> tuple[int, ...]:
     """Where the weights lie and how often they were written: another tuple once any of them has changed."""
-    every = list(itertools.chain(network.encoder.parameters(), network.heads.parameters()))
-    return tuple(itertools.chain.from_iterable((p.data_ptr(), 0 if p.is_inference() else p._version) for p in every))
+    every = ((p.data_ptr(), 0 if p.is_inference() else p._version) for p in network.parameters())
+    return tuple(itertools.chain.from_iterable(every))
 
 
 @functools.cache

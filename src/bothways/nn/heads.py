@@ -70,8 +70,16 @@ class MaskedHead(Head):
 
     def logits(self, rows: Float[Tensor, "m D"]) -> Float[Tensor, "m V"]:
         """The same without the noise and groups, which this head doesn't need."""
-        x = self.norm(self.activation(self.dense(rows)))
-        return nn.functional.linear(x, self.word[0].weight if self.weight is None else self.weight, self.bias)
+        return self.vocabulary(self.norm(self.activation(self.dense(rows))))
+
+    def vocabulary(self, x: Float[Tensor, "m D"]) -> Float[Tensor, "m V"]:
+        """The product with every piece's vector: what is prepared when texts are to be written."""
+        return nn.functional.linear(x, self.matrix, self.bias)
+
+    @property
+    def matrix(self) -> Float[Tensor, "V D"]:
+        """The word embeddings, or the head's own."""
+        return self.word[0].weight if self.weight is None else self.weight
 
 
 class PooledHead(Head):
