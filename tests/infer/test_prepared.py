@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from torch import Tensor, nn
@@ -355,3 +356,16 @@ def test_cores_really_available(
     monkeypatch.setattr(devices, "CGROUPS", tmp_path)
     monkeypatch.setattr(devices.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     assert devices.available_cores() == cores
+
+
+@pytest.mark.skipif(devices._of_the_c_library("malloc_trim") is None, reason="not glibc")
+def test_free_memory_is_given_back() -> None:
+    """Also what lies between blocks that are in use."""
+    devices.settle_cpu()
+    resident = lambda: psutil.Process().memory_info().rss >> 20  # noqa: E731
+    blocks = [torch.ones((64 if number % 2 else 1 << 10) << 8) for number in range(800)]  # 64 KB and 1 MB by turns
+    del blocks[::2]
+    before = resident()
+    devices.give_back_memory()
+    assert before - resident() > 200
+    assert all(float(block[-1]) == 1 for block in blocks)

@@ -20,6 +20,7 @@ from bothways.errors import TrainingError
 from bothways.models.model import Model, seed_everything, start_from
 from bothways.tasks.base import Task
 from bothways.tasks.classify import ClassifySettings, ClassifyTask
+from bothways.train import loop
 from bothways.train.finetuning import Best, freeze
 from bothways.train.loop import Progress, Report, train
 from bothways.train.optimizer import Optim, learning_rate, make_optimizer
@@ -312,3 +313,11 @@ def test_epochs_are_other_permutations_of_the_same_examples(tiny, records_of):
     assert count_repeated(examples[:5], examples[3:]) >= 2
     assert count_repeated([], examples) == 0
     assert np.all([item.tokens == item.make().tokens for item in source.items(0)])
+
+
+def test_memory_is_given_back_now_and_then(learn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what is kept free would grow with every new shape."""
+    called: list[None] = []
+    monkeypatch.setattr(loop, "give_back_memory", lambda: called.append(None))
+    learn(take=2 * loop.GIVE_BACK_EVERY + 1)
+    assert len(called) == 2

@@ -8,6 +8,7 @@ import functools
 import logging
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -117,12 +118,27 @@ def settle_cpu() -> None:
     """
     if "OMP_NUM_THREADS" not in os.environ and (cores := available_cores()) < torch.get_num_threads():
         torch.set_num_threads(cores)
+    if (mallopt := _of_the_c_library("mallopt")) is not None:
+        mallopt(M_TRIM_THRESHOLD, KEPT)
+        mallopt(M_MMAP_THRESHOLD, LARGEST)
+
+
+def give_back_memory() -> None:
+    """Give the system what memory the C library keeps free between what is used.
+
+    In training each step's tensors are of other sizes, and the holes that they leave are seldom filled: within 200
+    steps of 12,000 tokens a process of 1.6 GB had 5.9 GB, of which it used 0.3 (LOG.md).
+    """
+    if (trim := _of_the_c_library("malloc_trim")) is not None:
+        trim(0)
+
+
+def _of_the_c_library(name: str) -> Callable[..., Any] | None:
+    """A function of glibc; None elsewhere."""
     try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):  # not glibc
-        return
-    mallopt(M_TRIM_THRESHOLD, KEPT)
-    mallopt(M_MMAP_THRESHOLD, LARGEST)
+        return getattr(ctypes.CDLL(None), name)
+    except (OSError, AttributeError, TypeError):
+        return None
 
 
 # malloc.h of glibc; LARGEST is the most that it takes on 64 bits (mallopt(3)).
