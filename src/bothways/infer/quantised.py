@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +42,13 @@ SIGNED = Wholes(torch.int8, -127, 127, largest=127, neighbours=255)
 NARROW = Wholes(torch.uint8, 0, 255, largest=127, neighbours=128)
 
 
-WHOLES = NARROW if hasattr(torch.ops.onednn, "qlinear_pointwise") and not torch.cpu._is_vnni_supported() else SIGNED
+def _wholes() -> Wholes:
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    narrow = x86 and not torch.cpu._is_vnni_supported() and hasattr(torch.ops.onednn, "qlinear_pointwise")
+    return NARROW if narrow else SIGNED
+
+
+WHOLES = _wholes()
 
 
 @dataclass(frozen=True)
