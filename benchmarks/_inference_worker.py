@@ -55,11 +55,14 @@ def matrix_rate(precision: str, threads: int) -> float:
     """Operations a second of a large product, at best; two for each multiplication and addition."""
     import torch
 
+    from bothways.infer.quantised import Int8Weight, quantise
+
     torch.set_num_threads(threads)
     with torch.inference_mode():
         if precision == "int8":
-            a, b = (torch.randint(-99, 99, (MATRIX, MATRIX), dtype=torch.int8) for _ in range(2))
-            product = lambda: torch._int_mm(a, b)  # noqa: E731
+            weight = Int8Weight.of(torch.nn.Linear(MATRIX, MATRIX, bias=False))
+            whole, _, _ = quantise(torch.randn(MATRIX, MATRIX))
+            product = lambda: weight.sums(whole)  # noqa: E731
         else:
             x, w = (torch.randn(MATRIX, MATRIX).to(getattr(torch, precision)) for _ in range(2))
             packed = torch.ops.mkldnn._reorder_linear_weight(w)
