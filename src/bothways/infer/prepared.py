@@ -51,7 +51,7 @@ def prepare_writing(network: Network, precision: str) -> Network:
     head = prepared.heads[TEXT]
     assert isinstance(head, MaskedHead)
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    product = FloatProduct(head.matrix, head.bias, dtype, None, None)
+    product = FloatProduct(head.matrix, head.bias, dtype, None, None, few_rows=True)
     if product.packed is not None:
         plain = head.vocabulary
         head.vocabulary = lambda x: plain(x) if len(x) == 1 else product(fill_few(x.to(dtype)), dtype)[: len(x)]
@@ -160,7 +160,7 @@ def _product(
 
 
 class FloatProduct:
-    """In float32 or bfloat16: by oneDNN on a CPU, whose weights are laid out once, else as PyTorch does it."""
+    """In float32 or bfloat16: by oneDNN on a CPU, whose weights are laid out once, where that is faster than PyTorch's."""
 
     def __init__(
         self,
@@ -169,13 +169,15 @@ class FloatProduct:
         dtype: torch.dtype,
         norm: nn.LayerNorm | None,
         activation: Activation,
+        *,
+        few_rows: bool = False,
     ) -> None:
         self.weight = weight.detach().to(dtype)
         self.bias = None if bias is None else bias.detach().to(dtype)
         self.norm = None if norm is None else _Norm(norm, dtype)
         self.activation = activation
         self.fused = "none"
-        self.packed = _packed(self.weight)
+        self.packed = _packed(self.weight, few_rows=few_rows)
         if self.packed is not None:
             self.weight = self.weight.new_empty(0)
             if self.activation is F.gelu:
@@ -240,10 +242,18 @@ class _Norm:
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
 
 
-def _packed(weight: Tensor) -> Tensor | None:
-    """The weight in oneDNN's own layout; None where oneDNN does not compute in this precision."""
+def _packed(weight: Tensor, *, few_rows: bool) -> Tensor | None:
+    """The weight in oneDNN's own layout; None where oneDNN does not compute in this precision, or is slower.
+
+    In float32 it is slower without AVX-512: by a seventh, and with GELU fused by a half (LOG.md). Not of few rows.
+    """
     if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return None
     if weight.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return None
+    if weight.dtype == torch.float32 and not few_rows and MKL_IS_FASTER:
+        return None
     return torch.ops.mkldnn._reorder_linear_weight(weight)
+
+
+MKL_IS_FASTER = torch.backends.mkl.is_available() and torch.backends.cpu.get_cpu_capability() in ("AVX2", "DEFAULT")
