@@ -160,7 +160,7 @@ def _product(
 
 
 class FloatProduct:
-    """In float32 or bfloat16: by oneDNN on a CPU, whose weights are laid out once, where that is faster than PyTorch's."""
+    """In float32 or bfloat16: by oneDNN, its weights laid out once, where that is the fastest; else by PyTorch."""
 
     def __init__(
         self,
