@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.finetune import SHARED
-from runs.pages import page, samples_table
+from runs.pages import BY_PEER, page, samples_table
 from runs.results import ResultsPlan, Start, baselines, finetuned, told
 from runs.rows import RESULTS, Row, Rows
 from runs.sets import DataSet
@@ -42,11 +42,12 @@ transformers' EncoderDecoderModel: the same weights to begin with, records, rate
     command    {command}
     machine    {machines}
     counted    {signatures}
+    rates      {rates}
 
 ROUGE, distinct, EM and F1 in percent, BLEU and chrF from 0 to 100, perplexity a token; means ± sample deviation over
-the seeds. Learning rates: {rates}. The best epoch by dev counts, whose time does not; tests are written with 4 beams,
-by Bothways, which writes what transformers does (`benchmarks/generate.py --check`). Under each table: how long a set
-was learnt, and from what. Samples are of sentences of our own (`runs/writing_samples.py`), for the sets' texts belong
+the seeds. The best epoch by dev counts, whose time does not; tests are written with 4 beams, by Bothways, which writes
+what transformers does (`benchmarks/generate.py --check`). Under each table: how long a set was learnt, and from what.
+Samples are of sentences of our own (`runs/writing_samples.py`), for the sets' texts belong
 to their authors; five test records of each, from the worst written to the best, are left in `samples.md` in `--work`.
 """
 TITLES = {
@@ -112,7 +113,7 @@ def starts(name: str, decoders: Sequence[str], rates: tuple[float, ...], *, peer
     found = [Start(f"{own}, {how}", folder, ("both",), rates, ("--generate.decoder", how)) for how in decoders]
     theirs = next((start for start in found if "share" not in start.flags), None)
     if peer and theirs is not None:
-        found.append(replace(theirs, name=f"{theirs.name}, by transformers", module="runs.transformers_writer"))
+        found.append(replace(theirs, name=f"{theirs.name}{BY_PEER}", module="runs.transformers_writer"))
     return found
 
 

@@ -44,6 +44,7 @@ NAMES = {
     "rougeL": "ROUGE-L", "distinct1": "distinct-1", "distinct2": "distinct-2", "perplexity": "perplexity",
 }  # fmt: skip
 AS_THEY_ARE = {"bleu", "chrf", "perplexity"}  # all others are shares, told in percent
+BY_PEER = ", by transformers"  # how the name of a start ends whose training is the peer's
 COMMAND = "make results   (python -m runs.results --shared ../shared/data)"
 
 
@@ -168,8 +169,9 @@ def _note(rows: Sequence[Row], data: DataSet, learnt: Mapping[str, Row]) -> str:
 
 
 def _samples(rows: Sequence[Row], data: DataSet) -> str:
-    """What the latest model with samples wrote."""
-    found = next((row for row in reversed(rows) if row["set"] == data.name and "samples" in row), None)
+    """What the latest model with samples wrote, if there is any of ours."""
+    own = [row for row in reversed(rows) if row["set"] == data.name and "samples" in row]
+    found = next((row for row in own if not row["start"].endswith(BY_PEER)), next(iter(own), None))
     if found is None:
         return ""
     return f"Samples of **{data.name}** by {found['start']}:\n\n{samples_table(found['samples'])}"
