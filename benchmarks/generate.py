@@ -135,9 +135,11 @@ def _transformers(model: Model, scratch: Path) -> Any:
 def _bothways_writer(model: Model, beams: int, most: int) -> Writer:
     from bothways.batch import Example, Piece
     from bothways.infer.engine import Engine
-    from bothways.nn.decoding_settings import Decoding, Writing
+    from bothways.nn.decoding_settings import Decoding
 
-    writing = Writing(Decoding(beams=beams, max_length=most), model.tokenizer.cls_id, model.tokenizer.sep_id)
+    assert isinstance(model.task, GenerateTask)
+    # What is not to be written is said in the folder that transformers reads, too.
+    writing = replace(model.task.writing(model.tokenizer), settings=Decoding(beams=beams, max_length=most))
     engine = Engine(model.network.eval(), device=torch.device("cpu"))
 
     def write(sources: list[np.ndarray]) -> tuple[Ids, list[float]]:
@@ -162,7 +164,8 @@ def _their_writer(theirs: Any, model: Model, beams: int, most: int, *, scored: b
                 input_ids=ids,
                 attention_mask=mask,
                 return_dict_in_generate=True,
-                output_scores=scored or beams > 1,
+                output_scores=beams > 1,
+                output_logits=scored and beams == 1,
                 **options,
             )
         texts = [row[1:] for row in found.sequences.tolist()]
@@ -175,8 +178,8 @@ def _their_writer(theirs: Any, model: Model, beams: int, most: int, *, scored: b
 
 
 def _mean_log_probabilities(found: Any, texts: Ids) -> list[float]:
-    """Of the tokens that greedy search wrote, the end included."""
-    told = torch.stack(found.scores, 1).log_softmax(-1).gather(2, found.sequences[:, 1:, None]).squeeze(2)
+    """Of the tokens that greedy search wrote, the end included, among all tokens: also those that are not written."""
+    told = torch.stack(found.logits, 1).log_softmax(-1).gather(2, found.sequences[:, 1:, None]).squeeze(2)
     lengths = [min(len(text) + 1, told.shape[1]) for text in texts]
     return [row[:length].mean().item() for row, length in zip(told, lengths, strict=True)]
 
