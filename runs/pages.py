@@ -153,7 +153,8 @@ def _note(rows: Sequence[Row], data: DataSet, learnt: Mapping[str, Row]) -> str:
         told.append(f"{epochs} epoch{'s' if epochs != 1 else ''}")
     else:
         told.append(f"{minutes:g} minutes of steps")
-    seconds = [row["process_seconds"] for row in own if row["measure"] == "dev"]
+    # Of a run that was halted for a while, nothing is kept that says how long it took.
+    seconds = [row["process_seconds"] for row in own if row["measure"] == "dev" and "process_seconds" in row]
     if seconds:
         told.append(f"{mean(seconds) / 60:.1f} minutes a run")
     several = {start: rates for start, rates in _tried(own).items() if len(rates) > 1}
