@@ -115,7 +115,8 @@ def test_rows_are_measured_once_and_told(world: Path):
     assert "| | | published | | | BERT-base 90.0 |  | |" in page
     note = next(line for line in page.splitlines() if line.startswith("- **labels**"))
     assert note.startswith("- **labels**: train 12 records drawn at random, test 12 records, ")
-    assert "1.0 minutes a run. Made up. Published (test): BERT-base 90.0, somebody." in note
+    assert "1.0 minutes a run, rates tried: 0.0001, 0.0003, 0.001 (small). Made up." in note
+    assert note.endswith("Made up. Published (test): BERT-base 90.0, somebody.")
     assert page.rstrip().endswith("Not measured from any model yet: names, later.")
 
     again = run(world, "--sets", "labels")
