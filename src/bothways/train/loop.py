@@ -17,7 +17,7 @@ from bothways.tasks.base import Task
 from bothways.train.optimizer import Optim, learning_rate, set_learning_rate
 from bothways.train.ranks import Ranks
 
-GIVE_BACK_EVERY = 8  # steps; memory that was given back has to be cleared again: some 0.4 % of the time
+GIVE_BACK_EVERY = 8  # steps; memory that was given back has to be cleared again: counted, 0.4 % of the time
 
 
 @dataclass
