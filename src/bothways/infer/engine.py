@@ -24,6 +24,8 @@ BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}  # as many as keep a core's or a GPU
 FEWEST_TOKENS = 256  # in a batch that a core of its own is worth
 FUSE_AFTER = 100_000  # tokens: about when int8 has won back the seconds that its compiler takes
 
+Prepared = tuple[tuple[int, ...], Network]  # with the state of the weights that it was made of
+
 
 class Engine:
     """Runs a network over examples. It has no memory: the same example gets the same answer in any company.
@@ -44,8 +46,8 @@ class Engine:
         if device.type == "cpu":
             settle_cpu()
         self.batch_tokens = batch_tokens or BATCH_TOKENS[device.type]
-        self._prepared: tuple[tuple[int, ...], Network] | None = None
-        self._writer: tuple[tuple[int, ...], Network] | None = None
+        self._prepared: Prepared | None = None
+        self._writer: Prepared | None = None
         self._kernels = Kernels()
         self._tokens = 0  # seen so far
 
@@ -85,10 +87,15 @@ class Engine:
         self._tokens += tokens
         if self.precision == "int8" and self._tokens > FUSE_AFTER and self._kernels is not fused_kernels():
             self._kernels, self._prepared = fused_kernels(), None
-        state = _state(self.network)
-        if self._prepared is None or self._prepared[0] != state or self.network.training:
-            self._prepared = state, prepare(self.network, self.precision, kernels=self._kernels)
+        self._prepared = self._anew(
+            self._prepared, lambda: prepare(self.network, self.precision, kernels=self._kernels)
+        )
         return self._prepared[1]
+
+    def _anew(self, kept: Prepared | None, make: Callable[[], Network]) -> Prepared:
+        """What is kept, or made anew where the weights are others; always in training: not every change shows."""
+        state = _state(self.network)
+        return (state, make()) if kept is None or kept[0] != state or self.network.training else kept
 
     def _write(self, examples: Sequence[Example]) -> list[Answer]:
         network = self._ready_to_write()
@@ -99,9 +106,7 @@ class Engine:
         """The network prepared for writing, as `ready` does it for scores."""
         if self.device.type != "cpu":
             return self.network
-        state = _state(self.network)
-        if self._writer is None or self._writer[0] != state or self.network.training:
-            self._writer = state, prepare_writing(self.network, self._floating)
+        self._writer = self._anew(self._writer, lambda: prepare_writing(self.network, self._floating))
         return self._writer[1]
 
     def _run(self, network: Network, examples: Sequence[Example]) -> list[Answer]:

@@ -59,7 +59,7 @@ class Int8Weight:
     scale: Tensor  # (O,) float32
     ones: Tensor  # (O,) float32: what a row of ones gives
     bias: Tensor  # (O,) float32
-    native: bool
+    plain: tuple[Tensor, Tensor] | None  # scales of one and zeros, (O,) each, which oneDNN asks for; None: not used
 
     @classmethod
     def of(cls, linear: nn.Linear) -> Int8Weight:
@@ -73,15 +73,17 @@ class Int8Weight:
         whole = (weight / scale).round().to(torch.int8)
         bias = scale.new_zeros(len(scale)) if linear.bias is None else linear.bias.detach().float()
         ones = whole.sum(1) * scale.squeeze(1)
-        laid = whole.t().contiguous() if kind.native else torch.ops.onednn.qlinear_prepack(whole, None)
-        return cls(laid, scale.squeeze(1), ones, bias, kind.native)
+        scale = scale.squeeze(1)
+        if kind.native:
+            return cls(whole.t().contiguous(), scale, ones, bias, None)
+        plain = torch.ones_like(scale), torch.zeros_like(scale, dtype=torch.long)
+        return cls(torch.ops.onednn.qlinear_prepack(whole, None), scale, ones, bias, plain)
 
     def sums(self, rows: Int[Tensor, "R I"]) -> Num[Tensor, "R O"]:
         """The products of whole numbers."""
-        if self.native:
+        if self.plain is None:
             return torch.ops.aten._int_mm(rows, self.whole)
-        scales, zeros = torch.ones_like(self.scale), torch.zeros_like(self.scale, dtype=torch.long)
-        given = (rows, 1.0, 0, self.whole, scales, zeros, None, 1.0, 0, torch.float32, "none", [], "")
+        given = (rows, 1.0, 0, self.whole, *self.plain, None, 1.0, 0, torch.float32, "none", [], "")
         return torch.ops.onednn.qlinear_pointwise(*given)
 
 
