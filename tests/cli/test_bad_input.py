@@ -103,6 +103,17 @@ def test_a_byte_order_mark_does_no_harm(made, command, tmp_path: Path):
     assert command("evaluate", made.finetuned, "--data", tmp_path / "dev.jsonl").code == 0
 
 
+@pytest.mark.parametrize("length", [("--epochs", 1), ("--minutes", 0.1)])
+def test_records_with_nothing_to_learn_from(length: tuple[str, object], made, refused, tmp_path: Path):
+    rows = [{"text_a": "a day", "text_b": "a lovely day", "label": "yes"}] * 3
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ("--train", tmp_path / "train.jsonl", "--embed.positive", "Yes", *length, "--out", tmp_path / "run")
+    line = refused("finetune", "embed", "--model", made.pretrained, *words)
+    assert line == (
+        "none of the 3 training records has anything to learn from (3: another label than embed.positive: left out)"
+    )
+
+
 def test_mistakes_in_dev_are_found_before_training(made, finetune, tmp_path: Path):
     dev = tmp_path / "dev.jsonl"
     dev.write_text(ROW + '{"text": "a", "label": "goood"}\n', encoding="utf-8")

@@ -180,6 +180,8 @@ def test_a_prompt_stands_before_each_text(make_model):
     task = EmbedTask(EmbedSettings(), prompts={"query": "ask "})
     predictor = Predictor(make_model(task), device="cpu")
     np.testing.assert_allclose(predictor.embed(["ab"], prompt="query"), predictor.embed(["ask ab"]), atol=1e-6)
+    with pytest.raises(ConfigError, match="a prompt stands before a sentence, at no word; leave it out"):
+        predictor.embed(["ab"], prompt="query", level="word")
 
 
 @pytest.mark.parametrize(
@@ -189,6 +191,7 @@ def test_a_prompt_stands_before_each_text(make_model):
         ({"pooling": "sum"}, "pooling is 'sum'; wanted one of mean, cls, max"),
         ({"level": "word", "pooling": "cls"}, "pooling cls is the vector of [CLS], which is of no word"),
         ({"prompt": "query"}, "prompt is 'query'; the model's prompts are: none"),
+        ({"level": "word", "long": "cut"}, "every word of a long text has its vector, from windows; leave long out"),
         ({"words": "jieba"}, "words is 'jieba'; wanted one of auto, words, chinese"),
     ],
 )

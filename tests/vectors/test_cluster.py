@@ -145,6 +145,8 @@ def test_two_texts(predictor, jsonl, tmp_path):
             ("--clusters", "2", "--method", "hdbscan"),
             "HDBSCAN finds the number of clusters itself; leave --clusters out",
         ),
+        (("--min-size", "1", "--method", "hdbscan"), "min-size is 1; wanted at least 2"),
+        (("--min-size", "9"), "a smallest cluster is HDBSCAN's; leave --min-size out, or use --method hdbscan"),
         (("--method", "kmean"), "--method is 'kmean'; wanted "),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import shutil
@@ -11,7 +12,11 @@ import pytest
 from pyarrow import parquet
 
 from bothways.errors import Stopped
+from bothways.infer.predictor import load
+from bothways.models.model import fresh, save
+from bothways.tasks.segment import SegmentSettings, SegmentTask
 from bothways.vectors import embed as module
+from bothways.vectors import progress
 from bothways.vectors.embed import embed_file, read_vectors
 
 
@@ -97,6 +102,60 @@ def test_fields_of_any_kind_fit_into_a_table(command, folder, jsonl, tmp_path):
         {"text": "b", "x": 1.5, "y": None, "z": None, "w": True},
         {"text": "c", "x": None, "y": "s", "z": None, "w": None},
     ]
+
+
+@pytest.fixture
+def segmenter(predictor, tmp_path):
+    """A segmentation model, saved."""
+    task = SegmentTask(SegmentSettings(), [])
+    return save(fresh(predictor.model.config, predictor.model.tokenizer, task), tmp_path.parent / f"{tmp_path.name}-words")
+
+
+def test_words_of_a_segmentation_model(command, folder, predictor, segmenter, jsonl, tmp_path):
+    texts, out = ["我们去北京看电影", "", "今天 天气很好"], tmp_path / "v.jsonl"
+    words = ("--level", "word", "--words", segmenter)
+    code, told, err = command("embed", folder, "--data", jsonl(rows(texts)), "--out", out, *words)
+    assert code == 0, err
+    assert "1 of 3 texts: the text is empty" in told
+    found = [json.loads(line) for line in out.read_text().splitlines()]
+    by = load(segmenter, device="cpu")
+    for record, text in zip(found, texts, strict=True):
+        wanted = by.predict([text])[0]["words"] if text else []
+        assert [part["text"] for part in record["parts"]] == wanted
+    with pytest.warns(UserWarning, match="empty"):
+        parts = predictor.embed(texts, level="word", words=by)
+    np.testing.assert_allclose([part["vector"] for part in found[0]["parts"]], parts[0].vectors, atol=1e-6)
+    plain = command("embed", folder, "--data", jsonl(rows(texts)), "--out", tmp_path / "v.npy", "--words", segmenter)
+    assert plain[0] == 0, plain
+
+
+def test_single_texts_and_pairs_in_one_table(command, folder, predictor, jsonl, texts, tmp_path):
+    mixed = [{"text": text} for text in texts[:8]]  # a part of its own: only the second has pairs
+    mixed += [{"text_a": a, "text_b": b} for a, b in zip(texts[:8], texts[8:16], strict=True)]
+    assert command("embed", folder, "--data", jsonl(mixed), "--out", tmp_path / "v.parquet")[0] == 0
+    vectors = parquet.read_table(tmp_path / "v.parquet")["vectors"].to_pylist()
+    assert [len(own) for own in vectors] == [1] * 8 + [2] * 8
+    np.testing.assert_allclose([own[0] for own in vectors], predictor.embed(texts[:8] * 2), atol=1e-6)
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_progress_is_told(live, monkeypatch):
+    class Stream(io.StringIO):
+        def isatty(self):
+            return live
+
+    clock = iter([0.0, 1.0, 40.0, 41.0, 50.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    out = Stream()
+    counted = progress.Counted("records", quiet=False, out=out)
+    for count in (10, 2000, 2050):
+        counted.at(count)
+    counted.end(2500)
+    if live:  # one line that is written over
+        assert out.getvalue().count("\n") == 1
+        assert out.getvalue().endswith("\r2,500 records  50 a second\x1b[K\n")
+    else:  # a line every half minute
+        assert out.getvalue() == "2,000 records  50 a second\n"
 
 
 class Killed(BaseException):
@@ -230,6 +289,7 @@ def test_two_at_once(predictor, jsonl, texts, tmp_path):
         (("--out", "v.bin"), "--out v.bin ends in .bin; wanted one of .npy, .jsonl, .parquet"),
         (("--out", "v.npy", "--level", "word"), "--out v.npy: texts have different numbers of parts; wanted .jsonl or"),
         (("--out", "v.npy", "--layers", "9"), "layers names 9, but the model has 2 layers (0 is the embeddings' out"),
+        (("--out", "v.jsonl", "--level", "word", "--long", "cut"), "every word of a long text has its vector, from win"),
         (("--out", "v.npy", "--level", "words"), "--level is 'words'; wanted "),
     ],
 )

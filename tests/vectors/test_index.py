@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -138,6 +139,41 @@ def test_what_stops_a_change_leaves_the_index_as_it_was(made, embedder, jsonl, m
     assert change_index(made, embedder, data=new, made_by={}, quiet=True).records == 54
 
 
+def test_what_stops_a_new_index_is_done_again(embedder, jsonl, texts, tmp_path, monkeypatch):
+    data, index = jsonl(rows(texts)), tmp_path / "index"
+    monkeypatch.setattr(module.np, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        change_index(index, embedder, data=data, made_by={}, quiet=True)
+    monkeypatch.undo()
+    assert index.is_dir()
+    assert change_index(index, embedder, data=data, made_by={}, quiet=True).records == 50
+
+
+def test_without_bm25s_nothing_is_begun(embedder, jsonl, texts, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bm25s", None)
+    with pytest.raises(ModuleNotFoundError):
+        change_index(tmp_path / "index", embedder, data=jsonl(rows(texts)), made_by={}, quiet=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["data.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("where", "wanted"),
+    [
+        ({"year": ">=2020"}, {"b"}),  # as texts, "999" would be more
+        ({"year": "<2020"}, {"a"}),
+        ({"year": "999"}, {"a"}),
+        ({"day": ">=2024-02"}, {"b", "c"}),
+    ],
+)
+def test_numbers_of_a_csv_file_are_compared_as_numbers(embedder, tmp_path, where, wanted):
+    (tmp_path / "data.csv").write_text(
+        "id,text,year,day\na,old town,999,2024-01-31\nb,a film,2020,2024-02-01\nc,warm day,,2025-01-01\n"
+    )
+    change_index(tmp_path / "index", embedder, data=tmp_path / "data.csv", made_by={}, quiet=True)
+    (hits,) = search(Index(tmp_path / "index"), embedder, ["a film"], where=where)
+    assert {hit["id"] for hit in hits} == wanted
+
+
 def test_a_title_stands_before_the_text(embedder, jsonl, tmp_path):
     data = jsonl([{"_id": 7, "title": "the film", "text": "was long"}, {"text": "a day", "title": ""}])
     change_index(tmp_path / "index", embedder, data=data, made_by={}, quiet=True)
@@ -153,6 +189,17 @@ def test_a_pair_model_ranks_again(made, embedder, predictor):
     scores = [one["scores"]["yes"] for one in pair.predict([("old town", hit["text"]) for hit in hits])]
     assert [hit["score"] for hit in hits] == pytest.approx(scores, abs=1e-5)
     assert scores == sorted(scores, reverse=True)
+    assert len(search(Index(made), embedder, ["old town"], k=40, reranker=pair, depth=20)[0]) == 40
+
+
+def test_what_has_no_text_is_not_ranked_again(embedder, predictor, jsonl, tmp_path):
+    data = jsonl([{"id": "a", "text": "old town"}, {"id": "blank", "text": " "}, {"id": "b", "text": "a film"}])
+    change_index(tmp_path / "index", embedder, data=data, made_by={}, quiet=True)
+    encoder = predictor.model.network.encoder
+    task = PairTask(PairSettings(), ["no", "yes"])
+    pair = Predictor(Model(predictor.model.tokenizer, Network(encoder, task.heads(encoder)), task), device="cpu")
+    (hits,) = search(Index(tmp_path / "index"), embedder, ["old town"], by="vectors", reranker=pair)
+    assert {hit["id"] for hit in hits} == {"a", "b"}
 
 
 def test_from_the_command_line(command, folder, jsonl, texts, tmp_path):

@@ -54,7 +54,8 @@ def test_over_the_whole_corpus(predictor, corpus, texts):
     found = evaluate_retrieval(predictor, corpus(RELEVANT))
     wanted = by_hand(predictor, texts, RELEVANT, candidates=False)
     assert {name: found[name] for name in wanted} == pytest.approx(wanted)
-    assert (found["documents"], found["queries"], found["judged_only"], found["records"]) == (40, 3, False, 40)
+    assert (found["documents"], found["queries"], found["judged_only"], found["records"]) == (40, 3, False, 43)
+    assert found["recall@100"] == 1.0
     assert {"words.map", "both.ndcg@10"} <= set(found)
 
 
@@ -83,6 +84,8 @@ def test_a_model_that_reads_pairs(predictor, corpus, texts):
         run.setdefault(query, []).append((document, scores["yes"]))
     wanted = retrieval(run, qrels)
     assert {name: found[name] for name in wanted} == pytest.approx(wanted)
+    assert (found["records"], found["tokens_dropped"]) == (7, 0)
+    assert found["tokens"] > 7
     whole = evaluate_retrieval(model, corpus(RELEVANT))
     assert whole["recall@10"] <= 1.0
     assert "both.map" not in whole
@@ -102,5 +105,7 @@ def test_mistakes(predictor, corpus):
         evaluate_retrieval(predictor, corpus([("q0", "d99", 1)]))
     with pytest.raises(DataError, match="query 'q99' is judged, but there is no such query"):
         evaluate_retrieval(predictor, corpus([("q99", "d9", 1)]))
+    with pytest.raises(DataError, match=r"qrels\.test\.jsonl\.gz:1: score is 0\.5; wanted a whole number"):
+        evaluate_retrieval(predictor, corpus([("q0", "d9", 0.5)]))
     with pytest.raises(ModelError, match="a model of classify doesn't find texts; wanted one of embed, pair or sim"):
         evaluate_retrieval(on(predictor, ClassifyTask(ClassifySettings(), "one", ["a", "b"])), corpus(RELEVANT))

@@ -65,6 +65,8 @@ def embedding_model(
     if level in PARTS:
         if pooling == "cls":
             raise ConfigError(f"pooling cls is the vector of [CLS], which is of no {level}; wanted mean or max")
+        if long == "cut":
+            raise ConfigError(f"every {level} of a long text has its vector, from windows; leave long out, or say windows")
         settings = replace(settings, pooling="mean", normalize=False)
     settings = _checked(settings, pooling, normalize, long)
     for name, value, known in (("level", level, get_args(Level)), ("words", words, get_args(Words))):
@@ -72,6 +74,8 @@ def embedding_model(
     if prompt is not None and prompt not in own.prompts:
         there = ", ".join(own.prompts) or "none"
         raise ConfigError(f"prompt is {prompt!r}; the model's prompts are: {there}")
+    if prompt is not None and level != "sentence":
+        raise ConfigError(f"a prompt stands before a sentence, at no {level}; leave it out")
     task = EmbedTask(
         settings,
         kind=own.kind,

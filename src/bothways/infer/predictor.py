@@ -206,7 +206,7 @@ class Predictor(Answering):
         records = list(records_of(texts))
         if isinstance(segmenter := options.get("words"), Predictor):
             del options["words"]
-            records = segmented(records, segmenter)
+            records = segmented(records, segmenter) if level == "word" else records
         return embedding.embed(self.embedder(level=level, **options), records)
 
     # ------------------------------------------------------------------------------------------------ masks
@@ -302,9 +302,14 @@ class Predictor(Answering):
 
 
 def segmented(records: Sequence[Record], segmenter: Predictor) -> list[Record]:
-    """The records with the words that a segmentation model finds in them, as "tokens"."""
-    found = segmenter.stream(iter(records))
+    """The records with the words that a segmentation model finds in them, as "tokens"; a blank text has none."""
+    found = segmenter.stream(record for record in records if not _is_blank(record))
     return [
-        replace(record, fields=record.fields | {"tokens": one["words"]})
-        for record, one in zip(records, found, strict=True)
+        record if _is_blank(record) else replace(record, fields=record.fields | {"tokens": next(found)["words"]})
+        for record in records
     ]
+
+
+def _is_blank(record: Record) -> bool:
+    text = record.fields.get("text")
+    return isinstance(text, str) and not text.strip()

@@ -16,6 +16,7 @@ from bothways.batch import Example
 from bothways.data.finetuning import ExampleSource, count_repeated
 from bothways.data.loader import StepSize, count_steps
 from bothways.data.record import Record
+from bothways.errors import DataError
 from bothways.infer.predictor import Predictor
 from bothways.models.model import Model, save, seed_everything, start_from
 from bothways.models.weights import read_tensors
@@ -59,7 +60,10 @@ def finetune_run(
         optim = replace(optim, attention_dropout=0.0)
     max_length = _max_length(settings, model)
     encoded = task.encode(train_records, model.tokenizer, max_length=max_length, labelled=True)
-    source = ExampleSource(_examples(encoded), seed=wanted.common.seed)
+    if not (examples := _examples(encoded)):
+        why = "; ".join(f"{count:,}: {note}" for note, count in _notes(encoded).most_common(3))
+        raise DataError(f"none of the {len(encoded):,} training records has anything to learn from" + (why and f" ({why})"))
+    source = ExampleSource(examples, seed=wanted.common.seed)
     dev = None
     if dev_records is not None:
         dev_encoded = task.encode(dev_records, model.tokenizer, max_length=max_length, labelled=True)
@@ -161,12 +165,12 @@ def _tell_beginning(training: Training, encoded: Sequence[Encoded], dev: Dev | N
     log, told = training.folder.log, training.model.told
     coverage = sum((one.coverage for one in encoded), Coverage())
     data: dict[str, Any] = {"records": len(encoded), "tokens": coverage.told()}
-    notes = Counter(note for one in encoded for note in one.notes)
+    notes = _notes(encoded)
     if notes:
         data["notes"] = dict(notes)
     lines = [*told, _coverage(encoded), *(f"{count:,} records: {note}" for note, count in notes.most_common())]
     if dev is not None:
-        notes = Counter(note for one in dev.encoded for note in one.notes)
+        notes = _notes(dev.encoded)
         lines += [f"dev: {count:,} records: {note}" for note, count in notes.most_common()]
     if dev is not None and (repeated := count_repeated(_examples(dev.encoded), _examples(encoded))):
         data["dev_in_train"] = repeated
@@ -209,6 +213,10 @@ def _max_length(settings: Finetune, model: Model) -> int:
 
 def _examples(encoded: Sequence[Encoded]) -> list[Example]:
     return [example for one in encoded for example in one.examples]
+
+
+def _notes(encoded: Sequence[Encoded]) -> Counter[str]:
+    return Counter(note for one in encoded for note in one.notes)
 
 
 def _brief(scores: dict[str, Any]) -> str:

@@ -79,7 +79,7 @@ def cluster_file(
         seed: decides the sample, KMeans' starts and the map
 
     Raises:
-        ConfigError: `out` exists, or more clusters than texts.
+        ConfigError: `out` exists, more clusters than texts, or a smallest cluster of fewer than 2.
         DataError: a record without text, or only one.
     """
     out = Path(out)
@@ -89,6 +89,10 @@ def cluster_file(
         raise ConfigError("HDBSCAN finds the number of clusters itself; leave --clusters out, or use --method kmeans")
     if clusters is not None and clusters < 2:
         raise ConfigError(f"clusters is {clusters}; wanted at least 2")
+    if min_size is not None and method != "hdbscan":
+        raise ConfigError("a smallest cluster is HDBSCAN's; leave --min-size out, or use --method hdbscan")
+    if min_size is not None and min_size < 2:
+        raise ConfigError(f"min-size is {min_size}; wanted at least 2")
     work = out.with_name(f".{out.name}.work")
     work.mkdir(parents=True, exist_ok=True)
     (work / "vectors.npy").unlink(missing_ok=True)

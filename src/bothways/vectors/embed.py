@@ -88,7 +88,7 @@ def embed_file(
                     reused += len(chunk)
                 else:
                     _write_part(path, predictor, chunk, told.records, segmenter)
-                _add(told, path)
+                _add(told, seen, path)
                 files.append(path)
                 counted.at(told.records)
         except KeyboardInterrupt:
@@ -127,7 +127,10 @@ def _write_part(
 ) -> None:
     """The vectors of these records, whole or not at all."""
     told = Told()
-    chunk = list(records) if segmenter is None else segmented(records, segmenter)
+    task = predictor.model.task
+    assert isinstance(task, EmbedTask)
+    by_model = segmenter is not None and task.level == "word"  # at the others, words decide nothing
+    chunk = segmented(records, segmenter) if by_model else list(records)
     vectors, sizes, places = [], [], []
     for one in embedded(predictor, chunk, told=told, first=first):
         if isinstance(one, Parts):
@@ -152,10 +155,11 @@ def _write_part(
     part.replace(path)
 
 
-def _add(told: Told, path: Path) -> None:
+def _add(told: Told, seen: Columns, path: Path) -> None:
     """Count what a part says of its records."""
     with np.load(path) as arrays:
         own = json.loads(arrays["told"].tobytes())
+        seen.several |= bool((arrays["sizes"] != 1).any())
     told.records += own["records"]
     told.coverage += Coverage(**own["coverage"])
     told.notes += Counter(own["notes"])

@@ -158,7 +158,7 @@ class ParquetWriter:
         rows = pa.ListArray.from_arrays(np.arange(len(block.vectors) + 1, dtype=np.int32) * width, flat)
         bounds = np.concatenate([[0], np.cumsum(block.sizes)]).astype(np.int32)
         if block.places is None:
-            if (block.sizes == 1).all():
+            if not self.columns.several:
                 return {"vector": rows}
             return {"vectors": pa.ListArray.from_arrays(bounds, rows)}
         texts = [text for place in block.places for text in place["texts"]]

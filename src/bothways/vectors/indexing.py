@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from bothways.vectors.words import words_of
 
 EXACT = 20_000  # records up to which all are compared: exact, and as fast as a graph
 ROWS = 4096  # records held at a time
+_GENERATION = re.compile(r"\d{6}|\..*\.part")  # what a stopped run leaves of an index that was never told
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,14 @@ def change_index(
         DataError: a record without text, or an id given twice.
     """
     old = Index(folder) if (folder / MANIFEST).is_file() else None
-    if old is None and folder.exists() and any(folder.iterdir()):
+    if old is None and folder.exists() and any(_GENERATION.fullmatch(one.name) is None for one in folder.iterdir()):
         raise ConfigError(f"--out {folder} exists already and is no index; give another folder")
     if old is not None and old.manifest["made_by"] != dict(made_by):
         raise ConfigError(
             f"{folder} was made by another model or with other options; make a new index, or give that model"
         )
+    if keywords:
+        import bm25s  # noqa: F401  (where it is missing, that is known before the vectors are computed)
     gone = _numbers_of(old, list(delete))
     work = folder.with_name(f".{folder.name}.work")
     work.mkdir(parents=True, exist_ok=True)

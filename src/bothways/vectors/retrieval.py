@@ -30,7 +30,7 @@ from bothways.vectors.words import words_of
 
 DEPTH = 1000  # documents of a ranking that are scored, as trec_eval does
 RERANKED = 100  # of BM25's best, where a model reads pairs
-SCORED = ("ndcg@10", "mrr@10", "recall@10", "map")
+SCORED = {10: ("ndcg@10", "mrr@10", "recall@10", "map"), 100: ("recall@100",)}
 _ENDINGS = [ending + zipped for ending in READERS for zipped in ("", ".gz", ".xz")]
 
 Ranking = dict[str, list[tuple[str, float]]]
@@ -42,7 +42,7 @@ def is_retrieval(path: Path) -> bool:
 
 
 def evaluate_retrieval(model: Predictor | None, folder: str | Path, *, split: str = "test") -> dict[str, Any]:
-    """`ndcg@10`, `mrr@10`, `recall@10`, `map` of the model; those of BM25 under `words.`, of both joined under `both.`
+    """`ndcg@10`, `mrr@10`, `recall@10`, `recall@100`, `map` of the model; of BM25 by `words.`, of both joined by `both.`
 
     A `pair` or `similarity` model reads each query with each candidate (of a whole corpus: with BM25's best hundred).
     None: BM25 alone.
@@ -65,7 +65,7 @@ def evaluate_retrieval(model: Predictor | None, folder: str | Path, *, split: st
         rankings = {"words.": words}
     elif task in ("pair", "similarity"):
         candidates = words if not judged else {query: [(id, 0.0) for id in given] for query, given in grades.items()}
-        rankings = {"": _by_pairs(model, documents, queries, candidates), "words.": words}
+        rankings = {"": _by_pairs(model, documents, queries, candidates, told), "words.": words}
     elif task not in (None, "embed", "pretrain", "masked", "multi"):
         raise ModelError(f"a model of {task} doesn't find texts; wanted one of embed, pair or similarity")
     else:
@@ -74,8 +74,9 @@ def evaluate_retrieval(model: Predictor | None, folder: str | Path, *, split: st
         rankings = {"": own, "words.": words, "both.": both}
     scores: dict[str, Any] = {}
     for name, ranking in rankings.items():
-        found = retrieval(ranking, grades)
-        scores |= {f"{name}{measure}": found[measure] for measure in SCORED}
+        for k, measures in SCORED.items():
+            found = retrieval(ranking, grades, k=k)
+            scores |= {f"{name}{measure}": found[measure] for measure in measures}
     return scores | {
         "queries": len(queries),
         "documents": len(documents),
@@ -116,7 +117,10 @@ def _qrels(folder: Path, split: str, documents: Mapping[str, str]) -> tuple[dict
 
 
 def _grade(record: Record) -> int:
-    return round(float(require(record, "score", float)))
+    grade = float(require(record, "score", float))
+    if not grade.is_integer():
+        raise record.error(f"score is {grade:g}; wanted a whole number: 0 is of no use, 1 and above of more and more")
+    return int(grade)
 
 
 def _queries(folder: Path, split: str, grades: Mapping[str, Any]) -> dict[str, str]:
@@ -139,7 +143,7 @@ def _by_vectors(
     candidates: Mapping[str, Mapping[str, int]] | None,
     told: Told,
 ) -> Ranking:
-    asked = _vectors(embedder_of(model, {}, "query"), list(queries.values()), Told())
+    asked = _vectors(embedder_of(model, {}, "query"), list(queries.values()), told)
     if candidates is not None:
         documents = {id: documents[id] for query in queries for id in candidates[query]}
     there = _vectors(embedder_of(model, {}, "document"), list(documents.values()), told)
@@ -184,10 +188,10 @@ def _fused(*rankings: list[tuple[str, float]]) -> list[tuple[str, float]]:
 
 
 def _by_pairs(
-    model: Predictor, documents: Mapping[str, str], queries: Mapping[str, str], candidates: Ranking
+    model: Predictor, documents: Mapping[str, str], queries: Mapping[str, str], candidates: Ranking, told: Told
 ) -> Ranking:
     pairs = [(query, id) for query in queries for id, _ in candidates[query][:RERANKED] if documents[id].strip()]
-    scores = pair_scores(model, [(queries[query], documents[id]) for query, id in pairs])
+    scores = pair_scores(model, [(queries[query], documents[id]) for query, id in pairs], told)
     ranking: Ranking = {query: [] for query in queries}
     for (query, id), score in zip(pairs, scores.tolist(), strict=True):
         ranking[query].append((id, score))

@@ -10,9 +10,10 @@ import numpy as np
 
 from bothways.data.messages import listed, nearest
 from bothways.errors import ConfigError, ModelError
-from bothways.infer.embedding import embedded
+from bothways.infer.embedding import Told, embedded
 from bothways.infer.inputs import records_of
 from bothways.infer.predictor import Predictor
+from bothways.tasks.base import Coverage
 from bothways.vectors.index import Index, unit
 from bothways.vectors.words import words_of
 
@@ -27,6 +28,7 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,
     "=": operator.eq,
 }
+_ORDERED = (">=", "<=", ">", "<")
 
 
 def search(
@@ -47,7 +49,8 @@ def search(
         by: cosines, BM25, or both by reciprocal rank fusion (Cormack et al., 2009); without words in the index,
             "both" is by vectors
         where: {"lang": "zh", "year": ">=2020"}: what a record's fields must be
-        reranker: a `pair` or `similarity` model that reads each query with each of the `depth` best records
+        reranker: a `pair` or `similarity` model that reads each query with each of the `depth` best records, or of the
+            `k` best where these are more; records without text are left out
 
     `score` is the cosine, BM25's, the fused one, or the re-ranker's probability (or value).
 
@@ -74,7 +77,7 @@ def search(
     hits = []
     for query, ranked in zip(queries, found, strict=True):
         if reranker is not None:
-            ranked = _reranked(index, reranker, query, ranked[:depth])
+            ranked = _reranked(index, reranker, query, ranked[:most])
         ranked = ranked[:k]
         records = index.records([row for row, _ in ranked])
         hits.append(
@@ -158,9 +161,20 @@ def _allowed(index: Index, where: Mapping[str, str]) -> np.ndarray:
             except ValueError:
                 raise ConfigError(f"the field {name!r} holds numbers; found {value!r} to compare them with") from None
             allowed &= np.array([one is not None and compare(one, number) for one in values])
+        elif sign in _ORDERED and (numbers := _numbers([value, *values])) is not None:  # a CSV file's are all texts
+            number, *numbers = numbers
+            allowed &= np.array([one is not None and compare(one, number) for one in numbers])
         else:
             allowed &= np.array([one is not None and compare(_text(one), value) for one in values])
     return allowed
+
+
+def _numbers(values: Sequence[Any]) -> list[float | None] | None:
+    """Texts as the numbers that they are, blank ones as None; None where one is no number."""
+    try:
+        return [None if one is None or not str(one).strip() else float(one) for one in values]
+    except ValueError:
+        return None
 
 
 def _text(value: Any) -> str:
@@ -170,18 +184,22 @@ def _text(value: Any) -> str:
 def _reranked(
     index: Index, reranker: Predictor, query: str, ranked: Sequence[tuple[int, float]]
 ) -> list[tuple[int, float]]:
-    """The same rows by what a model says of the query and each of them together."""
+    """The same rows by what a model says of the query and each of them together; a record without text is left out."""
     rows = [row for row, _ in ranked]
+    texts = {row: record["text"] for row, record in zip(rows, index.records(rows), strict=True)} if rows else {}
+    rows = [row for row in rows if texts[row].strip()]
     if not rows:
         return []
-    pairs = [(query, record["text"]) for record in index.records(rows)]
+    pairs = [(query, texts[row]) for row in rows]
     scores = pair_scores(reranker, pairs)
     order = np.argsort(-scores, kind="stable")
     return [(rows[at], float(scores[at])) for at in order]
 
 
-def pair_scores(model: Predictor, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+def pair_scores(model: Predictor, pairs: Sequence[tuple[str, str]], told: Told | None = None) -> np.ndarray:
     """How well the texts of each pair belong together: a `pair` model's probability, a `similarity` model's value.
+
+    told: where the pairs and their tokens are counted
 
     Raises:
         ModelError: a model of another task.
@@ -191,6 +209,9 @@ def pair_scores(model: Predictor, pairs: Sequence[tuple[str, str]]) -> np.ndarra
     if task is None or kind not in ("pair", "similarity"):
         raise ModelError(f"a model that re-ranks is one of pair or similarity; this one is of {kind or 'no task'}")
     predictions = model.predict(list(pairs))
+    if told is not None:
+        told.records += len(pairs)
+        told.coverage += sum((Coverage(**one["tokens"]) for one in predictions), Coverage())
     if kind == "similarity":
         return np.array([one["value"] for one in predictions])
     positive = _positive(task)
