@@ -145,7 +145,7 @@ def test_seeds_give_means_and_a_model(made, command, tmp_path: Path):
         *("--epochs", 1, "--batch", 8, "--seeds", 2, "--seed", 5, "--out", out),
     )
     assert told.code == 0, told.err
-    assert sorted(path.name for path in out.iterdir()) == ["config.toml", "model", "seed-5", "seed-6"]
+    assert sorted(path.name for path in out.iterdir()) == ["config.toml", "log.jsonl", "model", "seed-5", "seed-6"]
     printed = dict(line.split(maxsplit=1) for line in told.out.splitlines())
     values = [float(value) for value in printed["accuracy_seeds"].split()]
     assert float(printed["accuracy"]) == pytest.approx(sum(values) / 2, abs=1e-4)
@@ -153,6 +153,9 @@ def test_seeds_give_means_and_a_model(made, command, tmp_path: Path):
     best = out / f"seed-{5 + values.index(max(values))}" / "model" / "model.safetensors"
     assert (out / "model" / "model.safetensors").read_bytes() == best.read_bytes()
     assert command("predict", out, "a lovely day").code == 0
+    info = json.loads(command("info", out, "--json").out)
+    assert info["finished"]
+    assert info["scores"]["accuracy_seeds"] == pytest.approx(values, abs=1e-4)
 
 
 def test_duplicates_between_train_and_dev_are_told(made, command, tmp_path: Path):

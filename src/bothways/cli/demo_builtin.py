@@ -52,11 +52,15 @@ LEARN: dict[str, Any] = {"epochs": 3, "batch": 32, "optim": {"lr": 3e-4}}
 
 
 def at_hand(device: str) -> Predictor | None:
-    """The built-in model if there is one that can analyse."""
+    """The built-in model if it has heads to analyse with.
+
+    Raises:
+        ModelError: it is damaged or not there.
+    """
     import bothways
 
+    model = bothways.load(device=device)
     try:
-        model = bothways.load(device=device)
         model.analyzer()
     except ModelError:
         return None

@@ -19,9 +19,9 @@ from bothways.metrics.lines import score_lines
 class Evaluate:
     """Score a model on labelled data, with every metric of its task."""
 
-    model: tyro.conf.Positional[str]
-    """folder of a model or a run, or a name on the hub"""
-    data: Path
+    model: tyro.conf.Positional[str] = "builtin"
+    """folder of a model or a run, or a name on the hub; none: the built-in one"""
+    data: Path = tyro.MISSING
     """labelled records, or a folder of corpus, queries and qrels to rank"""
     split: str = "test"
     """of such a folder: which qrels.SPLIT and queries.SPLIT"""

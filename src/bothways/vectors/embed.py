@@ -43,6 +43,7 @@ class Embedded:
     records: int
     width: int
     reused: int
+    coverage: Coverage
     told: list[str]
 
 
@@ -96,7 +97,7 @@ def embed_file(
         counted.end(told.records)
         width = _assemble(out, work, files, read_records(data, columns=columns), seen)
         shutil.rmtree(work)
-    return Embedded(told.records, width, reused, told.lines())
+    return Embedded(told.records, width, reused, told.coverage, told.lines())
 
 
 def check_out(out: Path, *, parted: bool) -> None:
