@@ -43,6 +43,7 @@ _PROBLEM_TYPES: dict[Kind, str] = {  # transformers' words for the kind of loss
     "several": "multi_label_classification",
     "number": "regression",
 }
+_CRITERIA: dict[Kind, str] = {"one": "accuracy", "several": "micro_f1", "number": "pearson"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,6 @@ class ClassifyTask(LabelTask):
     """One label, several labels or a number; transformers has one class for all three."""
 
     name = "classify"
-    criterion = "accuracy"
     Settings = ClassifySettings
 
     def __init__(
@@ -78,6 +78,7 @@ class ClassifyTask(LabelTask):
     ) -> None:
         self.settings, self.labels, self.weights = settings, labels, weights
         self.kind: Kind = kind
+        self.criterion = _CRITERIA[kind]
 
     @property
     def outputs(self) -> int:
