@@ -170,7 +170,9 @@ def test_labels_that_training_did_not_see_count_as_errors(as_records: Any, make_
 
     test = [*train, {"tokens": ["a", "x"], "tags": ["B-a", "B-new"], "intent": "A"}, train[0] | {"intent": "NEW"}]
     encoded = task.encode(as_records(test), predictor.model.tokenizer, max_length=64, labelled=True)
-    assert [one.notes != () for one in encoded] == [False, False, False, True, True]
+    told = "the {} {!r} (first at <records>:{}) was not seen in training, and counts as an error{}"
+    tag, new = told.format("tag", "B-new", 4, "; did you mean 'B-c'?"), told.format("intent", "NEW", 5, "")
+    assert [one.notes for one in encoded] == [(), (), (), (tag,), (new,)]
     tags, intent = (encoded[3].examples[0].reads["slots"], encoded[4].examples[0].reads["intent"])
     assert tags.labels is not None
     assert tags.labels[1] == UNSEEN
