@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from bothways.errors import ConfigError
 from bothways.models.model import save
 from bothways.tasks.classify import ClassifySettings, ClassifyTask
 from bothways.train.run import finetune
@@ -39,3 +40,54 @@ def test_a_run_of_each_kind_is_scored_on_dev(kind: str, make_model: Any, as_reco
     named = [record | {"task": "mine"} for record in given]
     several = finetune("multi", train=named, dev=named, out=tmp_path / "multi", tasks=parts, **common)
     assert several.scores["mean"] == several.scores[f"mine.{CRITERION[kind]}"]
+
+
+def judged(*labels: str) -> list[dict[str, Any]]:
+    """Predictions for mails of these labels: each spam is surer than the one before."""
+    chances = [0.1 * number for number, _ in enumerate(labels, 1)]
+    return [{"label": "spam", "scores": {"ham": 1 - chance, "spam": chance}} for chance in chances]
+
+
+@pytest.mark.parametrize(
+    ("train", "settings", "positive"),
+    [
+        (["ham", "spam", "ham"], {}, "spam"),
+        (["ham", "spam", "spam"], {}, "ham"),
+        (["ham", "spam"], {}, "spam"),  # the later
+        (["ham", "spam", "spam"], {"positive": "spam"}, "spam"),
+    ],
+)
+def test_pr_auc_is_of_one_label_whatever_is_scored(
+    train: list[str], settings: Any, positive: str, as_records: Any
+) -> None:
+    given = [{"text": "a", "label": label} for label in train]
+    task = ClassifyTask.learn(as_records(given), ClassifySettings(**settings))
+    again = ClassifyTask.from_dict(task.to_dict())
+    for gold in (["ham", "ham", "spam"], ["ham", "spam", "spam"]):
+        records = as_records([{"text": "a", "label": label} for label in gold])
+        scores = again.metrics(records, judged(*gold))
+        assert (scores["positive"], scores["pr_auc"]) == (positive, 1.0)
+
+
+def test_a_model_saved_without_its_positive_label_takes_the_rarer_that_is_scored(as_records: Any) -> None:
+    saved = ClassifyTask(ClassifySettings(), "one", ["ham", "spam"]).to_dict()
+    del saved["positive"]
+    task = ClassifyTask.from_dict(saved)
+    for gold, rarer in ((["ham", "ham", "spam"], "spam"), (["ham", "spam", "spam"], "ham")):
+        records = as_records([{"text": "a", "label": label} for label in gold])
+        assert task.metrics(records, judged(*gold))["positive"] == rarer
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        (["ham", "spam"], "wanted one of two labels, and the records have 'ham', 'spam'"),
+        (["ham", "spam", "Spam"], "wanted one of two labels, and the records have 'Spam', 'ham', 'spam'"),
+        ([["ham"], ["spam"]], "wanted one of two labels, and the records have lists of labels"),
+        ([1.5, 2.5], "wanted one of two labels, and the records have numbers"),
+    ],
+)
+def test_only_one_of_two_labels_is_positive(labels: list[Any], told: str, as_records: Any) -> None:
+    given = [{"text": "a", "label": label} for label in labels]
+    with pytest.raises(ConfigError, match=f"classify.positive is 'sapm'; {told}"):
+        ClassifyTask.learn(as_records(given), ClassifySettings(positive="sapm"))

@@ -2,12 +2,14 @@
 
 record      {"text": "味道不错", "label": "positive"}; a list of labels; a number with a fraction
 prediction  {"label": "positive", "score": 0.98, "scores": {…}, "tokens": {"kept": 4}}
-metric      accuracy and macro F1 (two labels: PR-AUC too); several: micro F1; a number: Pearson, Spearman
+metric      accuracy and macro F1 (two labels: also PR-AUC of the positive one); several: micro F1; a number: Pearson,
+            Spearman
 reference   Devlin et al., 2018, section 4.1: a linear layer on the pooled [CLS]
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,12 +20,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bothways.batch import Piece
+from bothways.data.messages import listed
 from bothways.data.record import Record, require
 from bothways.errors import ConfigError
 from bothways.metrics import classes
 from bothways.metrics.bootstrap import moments
 from bothways.tasks.base import Answer, Coverage, settings_dict
-from bothways.tasks.labels import as_label, label_index, labels_config, labels_from_config
+from bothways.tasks.labels import as_label, label_index, labels_config, labels_from_config, learn_labels
 from bothways.tasks.one_label import (
     LabelTask,
     check_smoothing,
@@ -60,6 +63,8 @@ class ClassifySettings:
     """share of the target spread over all labels"""
     threshold: float = 0.5
     """several labels: the probability from which a label is given"""
+    positive: str | None = None
+    """of two labels, the one to be found (spam), which PR-AUC is of; none: the rarer in training, the later in a tie"""
 
     def __post_init__(self) -> None:
         check_smoothing(self.label_smoothing)
@@ -74,9 +79,15 @@ class ClassifyTask(LabelTask):
     Settings = ClassifySettings
 
     def __init__(
-        self, settings: ClassifySettings, kind: Kind, labels: list[str], weights: list[float] | None = None
+        self,
+        settings: ClassifySettings,
+        kind: Kind,
+        labels: list[str],
+        weights: list[float] | None = None,
+        positive: str | None = None,
     ) -> None:
-        self.settings, self.labels, self.weights = settings, labels, weights
+        """`positive`: of two labels, the one that PR-AUC is of; None: the rarer in the records that are scored."""
+        self.settings, self.labels, self.weights, self.positive = settings, labels, weights, positive
         self.kind: Kind = kind
         self.criterion = _CRITERIA[kind]
 
@@ -102,10 +113,10 @@ class ClassifyTask(LabelTask):
         """Labels and their kind, from the training records."""
         kind = settings.kind if settings.kind != "auto" else _kind(records)
         if kind == "number":
-            return cls(settings, kind, ["number"])
+            return cls(settings, kind, ["number"], positive=_positive(settings, kind, []))
         found = [label for record in records for label in _labels(record, kind)]
         labels, weights = learn_label_set(records, found, balanced=settings.class_weights == "balanced")
-        return cls(settings, kind, labels, weights)
+        return cls(settings, kind, labels, weights, _positive(settings, kind, found))
 
     def sequences(
         self, records: Sequence[Record], tokenizer: Tokenizer, *, max_length: int, first: int
@@ -159,6 +170,7 @@ class ClassifyTask(LabelTask):
             [prediction["label"] for prediction in predictions],
             scores=[[prediction["scores"][label] for label in self.labels] for prediction in predictions],
             labels=self.labels,
+            positive=self.positive,
         )
 
     def by_record(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
@@ -175,18 +187,20 @@ class ClassifyTask(LabelTask):
         return {"accuracy": right_labels(gold, predictions)}
 
     def to_dict(self) -> dict[str, Any]:
-        """Kind, labels, settings."""
+        """Kind, labels, which is the positive one, settings."""
         return {
             "kind": self.kind,
             "labels": self.labels,
             "weights": self.weights,
+            "positive": self.positive,
             "settings": settings_dict(self.settings),
         }
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> ClassifyTask:
         """The task that `to_dict` described."""
-        return cls(ClassifySettings(**saved["settings"]), saved["kind"], saved["labels"], saved.get("weights"))
+        settings = ClassifySettings(**saved["settings"])
+        return cls(settings, saved["kind"], saved["labels"], saved.get("weights"), saved.get("positive"))
 
 
 def _kind(records: Sequence[Record]) -> Kind:
@@ -198,6 +212,22 @@ def _kind(records: Sequence[Record]) -> Kind:
     if values and len(numbers) == len(values) and not all(number.is_integer() for number in numbers):
         return "number"
     return "one"
+
+
+def _positive(settings: ClassifySettings, kind: Kind, found: Sequence[str]) -> str | None:
+    """Of two labels the one named, else the rarer, else the later; None: there are not two, or not one a record.
+
+    Raises:
+        ConfigError: one is named that is not one of two.
+    """
+    labels, named = learn_labels(found) if kind == "one" else [], settings.positive
+    if len(labels) == 2 and named is None:
+        counts = Counter(found)
+        return min(reversed(labels), key=lambda label: counts[label])
+    if named is not None and (len(labels) != 2 or named not in labels):
+        there = listed(labels) if labels else {"several": "lists of labels", "number": "numbers"}[kind]
+        raise ConfigError(f"classify.positive is {named!r}; wanted one of two labels, and the records have {there}")
+    return named
 
 
 def _labels(record: Record, kind: Kind) -> list[str]:
