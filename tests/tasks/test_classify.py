@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from bothways.data.records import read_records
 from bothways.errors import ConfigError
 from bothways.models.model import save
 from bothways.tasks.classify import ClassifySettings, ClassifyTask
@@ -91,3 +92,31 @@ def test_only_one_of_two_labels_is_positive(labels: list[Any], told: str, as_rec
     given = [{"text": "a", "label": label} for label in labels]
     with pytest.raises(ConfigError, match=f"classify.positive is 'sapm'; {told}"):
         ClassifyTask.learn(as_records(given), ClassifySettings(positive="sapm"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind"),
+    [
+        ([1, 2.5, 3], "number"),
+        (["1", "4.5", " -2e-1 "], "number"),  # as CSV has them
+        ([1, 2, 3], "one"),
+        (["1", "2.0", 3], "one"),
+        ([1.0, 2.0], "one"),
+        ([1.5, "good"], "one"),
+        ([1.5, True], "one"),
+        ([1.5, [2]], "several"),
+        ([10**400, 1], "one"),
+    ],
+)
+def test_labels_are_numbers_where_all_are_and_one_has_a_fraction(labels: Any, kind: str, as_records: Any) -> None:
+    given = [{"text": "a", "label": label} for label in labels]
+    assert ClassifyTask.learn(as_records(given), ClassifySettings()).kind == kind
+
+
+def test_numbers_of_a_table_are_learnt_as_numbers(as_records: Any, tokenizer: Any, tmp_path: Path) -> None:
+    (tmp_path / "stars.csv").write_text("text,label\na b,1\nc,4.5\n", encoding="utf-8")
+    records = list(read_records(tmp_path / "stars.csv"))
+    task = ClassifyTask.learn(records, ClassifySettings())
+    encoded = task.encode(records, tokenizer, max_length=16, labelled=True)
+    assert [one.examples[0].reads["label"].labels.tolist() for one in encoded] == [[[1.0]], [[4.5]]]  # type: ignore[union-attr]
+    assert task.metrics(records, [{"value": 1.0}, {"value": 4.5}])["pearson"] == pytest.approx(1.0)

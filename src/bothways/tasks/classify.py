@@ -1,6 +1,6 @@
 """Classification: one label, several labels, or a number for a text.
 
-record      {"text": "味道不错", "label": "positive"}; a list of labels; a number with a fraction
+record      {"text": "味道不错", "label": "positive"}; a list of labels; a number, if some have fractions
 prediction  {"label": "positive", "score": 0.98, "scores": {…}, "tokens": {"kept": 4}}
 metric      accuracy and macro F1 (two labels: also PR-AUC of the positive one); several: micro F1; a number: Pearson,
             Spearman
@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from bothways.batch import Piece
 from bothways.data.messages import listed
-from bothways.data.record import Record, require
+from bothways.data.record import NUMBER, Record, read_all, require
 from bothways.errors import ConfigError
 from bothways.metrics import classes
 from bothways.metrics.bootstrap import moments
@@ -204,14 +204,24 @@ class ClassifyTask(LabelTask):
 
 
 def _kind(records: Sequence[Record]) -> Kind:
-    """Several labels if any label is a list; a number if all are floats and some has a fraction; else one."""
-    values = [require(record, "label", object) for record in records]
+    """Several labels if any label is a list; a number if all are numbers and some has a fraction; else one.
+
+    Whole numbers alone are names of classes, as in most sets of reviews and of topics.
+    """
+    values = read_all(records, lambda record: require(record, "label", object))
     if any(isinstance(value, list) for value in values):
         return "several"
-    numbers = [value for value in values if isinstance(value, float)]
-    if values and len(numbers) == len(values) and not all(number.is_integer() for number in numbers):
-        return "number"
-    return "one"
+    fractions = [_has_fraction(value) for value in values]
+    return "number" if True in fractions and None not in fractions else "one"
+
+
+def _has_fraction(value: Any) -> bool | None:
+    """Whether a number, which CSV writes as text, has a fraction; None: it is no number."""
+    if isinstance(value, str) and NUMBER.fullmatch(value.strip()):
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return isinstance(value, float) and not value.is_integer()
 
 
 def _positive(settings: ClassifySettings, kind: Kind, found: Sequence[str]) -> str | None:
