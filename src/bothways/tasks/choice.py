@@ -21,7 +21,7 @@ from torch import Tensor
 
 from bothways.batch import Batch, Example, Read
 from bothways.data.messages import shown
-from bothways.data.record import WHOLE, Record, require
+from bothways.data.record import WHOLE, Record, read_all, require
 from bothways.errors import ConfigError, DataError
 from bothways.metrics.counts import check_pairs
 from bothways.nn.encoder import Encoder
@@ -82,9 +82,7 @@ class ChoiceTask(Task):
         task = cls(settings)
         if not records:
             raise DataError("there is no record to learn from")
-        for record in records:
-            task._parts(record)
-            _label(record, _choices(record))
+        read_all(records, lambda record: (task._parts(record), _label(record, _choices(record))))
         return task
 
     def heads(self, encoder: Encoder) -> dict[str, Head]:
@@ -99,20 +97,23 @@ class ChoiceTask(Task):
         self, records: Sequence[Record], tokenizer: Tokenizer, *, max_length: int, labelled: bool, first: int = 0
     ) -> list[Encoded]:
         """A sequence an option. All options of a record see the same part of a long context; they are never cut."""
-        parts, choices = [self._parts(record) for record in records], [_choices(record) for record in records]
+        both = read_all(records, lambda record: (self._parts(record), _choices(record)))
+        parts, choices = [each for each, _ in both], [each for _, each in both]
         before = tokenizer.encode([part.before for part in parts])
         after = tokenizer.encode([part.after or "" for part in parts])
         questions = tokenizer.encode([part.question for part in parts])
         options = iter(tokenizer.encode([choice for given in choices for choice in given]))
-        encoded = []
-        for number, record in enumerate(records):
-            texts = [next(options) for _ in choices[number]]
+        texts = [[next(options) for _ in given] for given in choices]
+
+        def encode(number: int) -> Encoded:
+            record = records[number]
             label = _label(record, choices[number]) if labelled else None
             sides = before[number], None if parts[number].after is None else after[number]
-            encoded.append(
-                self._record(record, sides, questions[number], texts, label, tokenizer, max_length, first + number)
+            return self._record(
+                record, sides, questions[number], texts[number], label, tokenizer, max_length, first + number
             )
-        return encoded
+
+        return read_all(range(len(records)), encode)
 
     def _record(
         self,

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -113,8 +114,9 @@ class ClassifyTask(LabelTask):
         """Labels and their kind, from the training records."""
         kind = settings.kind if settings.kind != "auto" else _kind(records)
         if kind == "number":
+            read_all(records, _number)
             return cls(settings, kind, ["number"], positive=_positive(settings, kind, []))
-        found = [label for record in records for label in _labels(record, kind)]
+        found = list(chain.from_iterable(read_all(records, lambda record: _labels(record, kind))))
         labels, weights = learn_label_set(records, found, balanced=settings.class_weights == "balanced")
         return cls(settings, kind, labels, weights, _positive(settings, kind, found))
 
@@ -128,7 +130,7 @@ class ClassifyTask(LabelTask):
     def target(self, record: Record) -> tuple[np.ndarray, float]:
         """A record's label as the loss wants it, and its weight."""
         if self.kind == "number":
-            return np.array([[float(require(record, "label", float))]], dtype=np.float32), 1.0
+            return np.array([[_number(record)]], dtype=np.float32), 1.0
         indices = [label_index(label, self.labels, record) for label in _labels(record, self.kind)]
         if self.kind == "one":
             return np.array(indices), 1.0 if self.weights is None else self.weights[indices[0]]
@@ -160,7 +162,7 @@ class ClassifyTask(LabelTask):
     def metrics(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """As the field counts each kind."""
         if self.kind == "number":
-            gold = [float(require(record, "label", float)) for record in records]
+            gold = [_number(record) for record in records]
             return classes.regression(gold, [prediction["value"] for prediction in predictions])
         if self.kind == "several":
             gold = [_labels(record, self.kind) for record in records]
@@ -176,7 +178,7 @@ class ClassifyTask(LabelTask):
     def by_record(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
         """Whether the label is right; how many labels are; or the number."""
         if self.kind == "number":
-            gold = [float(require(record, "label", float)) for record in records]
+            gold = [_number(record) for record in records]
             return {"pearson": moments(gold, [prediction["value"] for prediction in predictions])}
         if self.kind == "several":
             gold = [set(_labels(record, self.kind)) for record in records]
@@ -238,6 +240,11 @@ def _positive(settings: ClassifySettings, kind: Kind, found: Sequence[str]) -> s
         there = listed(labels) if labels else {"several": "lists of labels", "number": "numbers"}[kind]
         raise ConfigError(f"classify.positive is {named!r}; wanted one of two labels, and the records have {there}")
     return named
+
+
+def _number(record: Record) -> float:
+    """A record's number."""
+    return float(require(record, "label", float))
 
 
 def _labels(record: Record, kind: Kind) -> list[str]:
