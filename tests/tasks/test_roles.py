@@ -102,6 +102,9 @@ def test_packed_logits_and_loss_equal_transformers_on_padded_data(
     wanted = theirs(**inputs, labels=gold)
     assert torch.allclose(scores["tags"], wanted.logits[gold != -100], atol=1e-5)
     assert torch.allclose(task.losses(scores, batch)["tags"] / batch.targets["tags"].weight, wanted.loss, atol=1e-5)
+    smooth = RolesTask.learn(records, RolesSettings(label_smoothing=0.1)).losses(scores, batch)["tags"]
+    loss = torch.nn.functional.cross_entropy(wanted.logits.flatten(0, 1), gold.flatten(), label_smoothing=0.1)
+    assert torch.allclose(smooth / batch.targets["tags"].weight, loss, atol=1e-5)
     assert list(theirs.config.id2label.values()) == task.tags.names
 
 

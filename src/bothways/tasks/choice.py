@@ -28,7 +28,7 @@ from bothways.nn.encoder import Encoder
 from bothways.nn.heads import Head, PooledHead
 from bothways.tasks.base import Answer, Coverage, Encoded, Task, settings_dict
 from bothways.tasks.groups import group_log_softmax
-from bothways.tasks.one_label import softmax
+from bothways.tasks.one_label import check_smoothing, softmax
 from bothways.tasks.sequences import concatenated, cut, joined
 from bothways.text.tokenizer import Encoded as Text
 from bothways.text.tokenizer import Tokenizer
@@ -42,8 +42,11 @@ class ChoiceSettings:
     """of a context longer than the model, the part to read; around a blank, what stands nearest to it"""
     blank: str = "#idiom#"
     """what marks the place of the option in a "text" """
+    label_smoothing: float = 0.0
+    """share of the target spread over all options"""
 
     def __post_init__(self) -> None:
+        check_smoothing(self.label_smoothing)
         if not self.blank:
             raise ConfigError("blank is empty; give the mark that stands in the place of the option, such as #idiom#")
 
@@ -191,8 +194,11 @@ class ChoiceTask(Task):
         """Cross-entropy over each record's options, however many they are."""
         target = batch.targets["choice"]
         assert target.labels is not None
-        logs = group_log_softmax(scores["choice"].float(), target.groups)
-        return {"choice": -logs[target.groups[:-1] + target.labels, 0].sum()}
+        logs = group_log_softmax(scores["choice"].float(), target.groups)[:, 0]
+        smoothing, options = self.settings.label_smoothing, target.groups.diff()
+        right = logs[target.groups[:-1] + target.labels].sum()
+        spread = (logs / options.repeat_interleave(options)).sum()
+        return {"choice": -(1 - smoothing) * right - smoothing * spread}
 
     def decode(self, record: Record, answers: list[Answer]) -> dict[str, Any]:
         """The option, and how sure the model is of each."""

@@ -88,7 +88,7 @@ class SlotsTask(WordTask):
         for head in ("slots", "intent"):
             labels = batch.targets[head].labels
             assert labels is not None
-            losses[head] = label_loss(scores[head], labels, weights=None, smoothing=0.0)
+            losses[head] = label_loss(scores[head], labels, weights=None, smoothing=self.settings.label_smoothing)
         return losses
 
     def decode(self, record: Record, answers: list[Answer]) -> dict[str, Any]:

@@ -28,7 +28,6 @@ from bothways.nn.encoder import Encoder
 from bothways.nn.heads import Head
 from bothways.tasks.base import Answer
 from bothways.tasks.labels import balanced_weights, labels_config, labels_from_config, numbered, unseen_notes
-from bothways.tasks.one_label import check_smoothing
 from bothways.tasks.sentences import Mark, Sentence, Split, marks_in, tags_in, word_spans
 from bothways.tasks.tag_sets import PLAIN, TagSet, learn_tags, repaired, scheme_tags, tags_of
 from bothways.tasks.tagging import Gold, WordSettings, WordTask, tag_examples, tag_heads, tag_loss
@@ -47,11 +46,8 @@ class TagSettings(WordSettings):
     """begin a span at a tag that goes on with one that never began, as IOB1 files have them"""
     class_weights: Literal["balanced"] | None = None
     """weigh rare tags up in the loss"""
-    label_smoothing: float = 0.0
-    """share of the target spread over all tags"""
 
     def __post_init__(self) -> None:
-        check_smoothing(self.label_smoothing)
         super().__post_init__()
         if self.crf and self.decode == "greedy":
             raise ConfigError("tag.decode is greedy, but tag.crf decides whole sequences; leave one of them out")

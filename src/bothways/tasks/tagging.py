@@ -19,7 +19,7 @@ from bothways.nn.encoder import Encoder
 from bothways.nn.heads import Head, TokenHead
 from bothways.tasks.base import Answer, Coverage, Encoded, Task, settings_dict
 from bothways.tasks.labels import UNSEEN, numbered, unseen_notes
-from bothways.tasks.one_label import label_loss, softmax
+from bothways.tasks.one_label import check_smoothing, label_loss, softmax
 from bothways.tasks.sentences import Sentence, Split, sentence_in, sentence_of, split_of, told_span
 from bothways.tasks.tag_sets import TagSet, gold_tags
 from bothways.tasks.viterbi import Steps, marginals, viterbi
@@ -40,8 +40,11 @@ class WordSettings:
     """what raw text is parted into (chinese: jieba's words); auto: what the training set has"""
     stride: int = 64
     """tokens that the windows of a text longer than the model share; at most half a window"""
+    label_smoothing: float = 0.0
+    """share of the target spread over all labels"""
 
     def __post_init__(self) -> None:
+        check_smoothing(self.label_smoothing)
         if self.stride < 0:
             raise ConfigError(f"{self.task}.stride is {self.stride}; it must be at least 0")
 
@@ -160,7 +163,7 @@ class WordTask(Task):
 
     def losses(self, scores: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy of each word."""
-        return {"tags": tag_loss(scores, batch)}
+        return {"tags": tag_loss(scores, batch, smoothing=self.settings.label_smoothing)}
 
     def tagged(self, answers: Sequence[Answer]) -> Tagged:
         """The tags that the answers to one record give its words."""
