@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from typing import Any
 import torch
 
 from bothways.batch import Example
-from bothways.data.finetuning import ExampleSource, count_repeated
+from bothways.data.finetuning import ExampleSource
 from bothways.data.loader import StepSize, count_steps
 from bothways.data.record import Record
+from bothways.data.repeats import first_places, kept_hashes, repeated, text_hashes
 from bothways.errors import DataError
 from bothways.infer.predictor import Predictor
 from bothways.models.model import Model, save, seed_everything, start_from
@@ -54,6 +55,8 @@ def finetune_run(
         return run
     seed_everything(wanted.common.seed)
     model = start_from(settings.model, task)
+    trained_on = first_places(train_records)
+    model.trained_on = kept_hashes(trained_on)
     optim = settings.optim
     if settings.frozen:
         freeze(model)
@@ -62,7 +65,9 @@ def finetune_run(
     encoded = task.encode(train_records, model.tokenizer, max_length=max_length, labelled=True)
     if not (examples := _examples(encoded)):
         why = "; ".join(f"{count:,}: {note}" for note, count in _notes(encoded).most_common(3))
-        raise DataError(f"none of the {len(encoded):,} training records has anything to learn from" + (why and f" ({why})"))
+        raise DataError(
+            f"none of the {len(encoded):,} training records has anything to learn from" + (why and f" ({why})")
+        )
     source = ExampleSource(examples, seed=wanted.common.seed)
     dev = None
     if dev_records is not None:
@@ -86,7 +91,7 @@ def finetune_run(
     with telling(folder):
         state = restore(training)
         if state is None:
-            _tell_beginning(training, encoded, dev)
+            _tell_beginning(training, encoded, dev, trained_on)
         best = Best(**state["best"]) if state and "best" in state else Best()
         total = state["steps"] if state and "steps" in state else _total_steps(training, settings)
 
@@ -160,8 +165,10 @@ def _keep_best(best: Best, score: float, training: Training) -> None:
         best.since += 1
 
 
-def _tell_beginning(training: Training, encoded: Sequence[Encoded], dev: Dev | None) -> None:
-    """What the run starts from, in the log and for the user."""
+def _tell_beginning(
+    training: Training, encoded: Sequence[Encoded], dev: Dev | None, trained_on: Mapping[int, Record]
+) -> None:
+    """What the run starts from, in the log and for the user; `trained_on` is from `first_places`."""
     log, told = training.folder.log, training.model.told
     coverage = sum((one.coverage for one in encoded), Coverage())
     data: dict[str, Any] = {"records": len(encoded), "tokens": coverage.told()}
@@ -172,11 +179,12 @@ def _tell_beginning(training: Training, encoded: Sequence[Encoded], dev: Dev | N
     if dev is not None:
         notes = _notes(dev.encoded)
         lines += [f"dev: {count:,} records: {note}" for note, count in notes.most_common()]
-    if dev is not None and (repeated := count_repeated(_examples(dev.encoded), _examples(encoded))):
-        data["dev_in_train"] = repeated
+    if dev is not None and (again := repeated(dev.records, trained_on)):
+        data["dev_in_train"] = len(again)
+        original = next(trained_on[text] for text in text_hashes(again[0]) if text in trained_on)
         lines.append(
-            f"warning: {repeated:,} of {len(dev.records):,} dev records also stand in train; "
-            f"their scores say nothing about unseen text"
+            f"warning: {len(again):,} of {len(dev.records):,} dev records also stand in train (first: {again[0].where} "
+            f"is {original.where}); their scores say nothing about unseen text"
         )
     log.write({"data": data, "model": told, "hardware": hardware()})
     for line in lines:
