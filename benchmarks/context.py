@@ -3,10 +3,11 @@
     python benchmarks/context.py --tokens 20000000 --out out/benchmarks/context
     python benchmarks/context.py --languages zh --quick
 
-For each language, word2vec (gensim), a pair of left-to-right and right-to-left LSTMs joined at the end, a left-to-right Transformer and
-BERT read its text, cut into the same pieces, for the same number of tokens, and give vectors of the same width.
-Frozen, they are read by one linear layer, learnt in the same way for all, on each task's training records; the rate is
-chosen on dev, the score is test's. One table and one picture show all of it. What is done is kept in `--out`; the same command goes on.
+For each language, word2vec (gensim), a pair of left-to-right and right-to-left LSTMs joined at the end, a left-to-right
+Transformer and BERT read its text, cut into the same pieces, for the same number of tokens, and give vectors of the same
+width. Frozen, they are read by one linear layer, learnt in the same way for all, on each task's training records; the
+rate is chosen on dev, the score is test's. One table and one picture show all of it. What is done is kept in `--out`;
+the same command goes on.
 
 word2vec needs gensim, which nothing else does: `.venv/bin/pip install gensim` (4.4 lives with all that `make setup`
 installs, and changes none of it). Without it word2vec is left out, and a line says so.
@@ -171,11 +172,12 @@ def table(shown: Shown, names: Sequence[str]) -> str:
     score = {
         (language, row["model"], row["task"]): row.get("score") for language, rows in shown.items() for row in rows
     }
-    made = {
-        (language, row["model"]): row for language, rows in shown.items() for row in rows if "parameters" in row
-    }
+    made = {(language, row["model"]): row for language, rows in shown.items() for row in rows if "parameters" in row}
     heads = [f"{language} {task.name}, {task.measure}" for language, task in columns]
-    lines = [f"| frozen vectors | {' | '.join(heads)} | parameters | seconds to learn |", "|" + "---|" * (len(heads) + 3)]
+    lines = [
+        f"| frozen vectors | {' | '.join(heads)} | parameters | seconds to learn |",
+        "|" + "---|" * (len(heads) + 3),
+    ]
     for name in names:
         cells = [_percent(score.get((language, name, task.name))) for language, task in columns]
         own = [made[language, name] for language in shown if (language, name) in made]

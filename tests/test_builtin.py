@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs.heads_data import OPEN
 from tests.toys import bothways
 
 from bothways.infer.predictor import Predictor, load
-from runs.heads_data import OPEN
 
 FOLDER = Path(__file__).resolve().parent.parent / "src" / "bothways" / "builtin"
 SENTENCES = ["小明去年在北京大学学习。", "Ada Lovelace met Charles Babbage in London."]
@@ -77,7 +77,18 @@ def test_transformers_reads_it_and_each_of_its_heads(model: Predictor, tmp_path:
 @pytest.mark.slow
 def test_a_wheel_has_it(tmp_path: Path) -> None:
     root = FOLDER.parents[2]
-    words = (sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(root))
+    words = (
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(tmp_path),
+        str(root),
+    )
     if subprocess.run((sys.executable, "-c", "import hatchling"), capture_output=True).returncode:
         pytest.skip("no hatchling here to build with")
     subprocess.run(words, check=True)

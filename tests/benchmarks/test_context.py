@@ -52,7 +52,12 @@ def test_one_command_compares_all(shared: Path, capsys: pytest.CaptureFixture[st
     heads, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in told.splitlines()]
     tasks = [f"{language} {task.name}, {task.measure}" for language, own in context.TASKS.items() for task in own]
     assert heads[1:-2] == tasks
-    assert [cells[0] for cells in rows[-4:]] == ["two LSTMs", "left to right", "BERT", "BERT and the best of the others"]
+    assert [cells[0] for cells in rows[-4:]] == [
+        "two LSTMs",
+        "left to right",
+        "BERT",
+        "BERT and the best of the others",
+    ]
     scores = {cells[0]: [float(cell) for cell in cells[1 : 1 + len(tasks)]] for cells in rows}
     ahead = scores.pop("BERT and the best of the others")
     own = scores.pop("BERT")

@@ -108,7 +108,9 @@ def test_fields_of_any_kind_fit_into_a_table(command, folder, jsonl, tmp_path):
 def segmenter(predictor, tmp_path):
     """A segmentation model, saved."""
     task = SegmentTask(SegmentSettings(), [])
-    return save(fresh(predictor.model.config, predictor.model.tokenizer, task), tmp_path.parent / f"{tmp_path.name}-words")
+    return save(
+        fresh(predictor.model.config, predictor.model.tokenizer, task), tmp_path.parent / f"{tmp_path.name}-words"
+    )
 
 
 def test_words_of_a_segmentation_model(command, folder, predictor, segmenter, jsonl, tmp_path):
@@ -289,7 +291,10 @@ def test_two_at_once(predictor, jsonl, texts, tmp_path):
         (("--out", "v.bin"), "--out v.bin ends in .bin; wanted one of .npy, .jsonl, .parquet"),
         (("--out", "v.npy", "--level", "word"), "--out v.npy: texts have different numbers of parts; wanted .jsonl or"),
         (("--out", "v.npy", "--layers", "9"), "layers names 9, but the model has 2 layers (0 is the embeddings' out"),
-        (("--out", "v.jsonl", "--level", "word", "--long", "cut"), "every word of a long text has its vector, from win"),
+        (
+            ("--out", "v.jsonl", "--level", "word", "--long", "cut"),
+            "every word of a long text has its vector, from win",
+        ),
         (("--out", "v.npy", "--level", "words"), "--level is 'words'; wanted "),
     ],
 )

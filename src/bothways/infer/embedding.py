@@ -66,7 +66,9 @@ def embedding_model(
         if pooling == "cls":
             raise ConfigError(f"pooling cls is the vector of [CLS], which is of no {level}; wanted mean or max")
         if long == "cut":
-            raise ConfigError(f"every {level} of a long text has its vector, from windows; leave long out, or say windows")
+            raise ConfigError(
+                f"every {level} of a long text has its vector, from windows; leave long out, or say windows"
+            )
         settings = replace(settings, pooling="mean", normalize=False)
     settings = _checked(settings, pooling, normalize, long)
     for name, value, known in (("level", level, get_args(Level)), ("words", words, get_args(Words))):

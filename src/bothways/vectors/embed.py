@@ -130,8 +130,9 @@ def _write_part(
     told = Told()
     task = predictor.model.task
     assert isinstance(task, EmbedTask)
-    by_model = segmenter is not None and task.level == "word"  # at the others, words decide nothing
-    chunk = segmented(records, segmenter) if by_model else list(records)
+    if task.level != "word":  # at the others, words decide nothing
+        segmenter = None
+    chunk = list(records) if segmenter is None else segmented(records, segmenter)
     vectors, sizes, places = [], [], []
     for one in embedded(predictor, chunk, told=told, first=first):
         if isinstance(one, Parts):
