@@ -4,10 +4,10 @@
     python benchmarks/context.py --languages zh --quick
 
 For each language, word2vec (gensim), a pair of left-to-right and right-to-left LSTMs joined at the end, a left-to-right
-Transformer and BERT read its text, cut into the same pieces, for the same number of tokens, and give vectors of the same
-width. Frozen, they are read by one linear layer, learnt in the same way for all, on each task's training records; the
-rate is chosen on dev, the score is test's. One table and one picture show all of it. What is done is kept in `--out`;
-the same command goes on.
+Transformer and BERT read its text, cut into the same pieces, for the same number of tokens, and give vectors of the
+same width. Frozen, they are read by one linear layer, learnt in the same way for all, on each task's training records;
+the rate is chosen on dev, the score is test's. One table and one picture show all of it. What is done is kept in
+`--out`; the same command goes on.
 
 word2vec needs gensim, which nothing else does: `.venv/bin/pip install gensim` (4.4 lives with all that `make setup`
 installs, and changes none of it). Without it word2vec is left out, and a line says so.
