@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -470,3 +471,18 @@ def test_a_saved_model_says_what_it_is(make_model: Any, tmp_path: Path) -> None:
     raw = json.loads((tmp_path / "model" / "config.json").read_text())
     assert raw["decoder"]["is_decoder"] is True
     assert raw["encoder"].get("is_decoder") is not True
+
+
+def test_where_a_folder_says_no_language_the_references_do(translator: Any, as_records: Any, tmp_path: Path) -> None:
+    folder = shutil.copytree(translator().model.folder, tmp_path / "theirs")
+    (folder / "bothways.json").unlink()  # as transformers would have saved it
+    task = load(folder).task
+    assert task is not None
+    for target, bleu, rouge in (("我看你", "tok:zh", "characters"), ("I see you", "tok:13a", "words")):
+        scores = task.metrics(as_records([{"source": "a", "target": [target, "x"]}]), [{"text": target}])
+        assert bleu in scores["signatures"]["bleu"]
+        assert rouge in scores["signatures"]["rouge"]
+        assert scores["rougeL"] == 1.0
+    again = load(save(load(folder), tmp_path / "again")).task
+    assert again is not None
+    assert again.to_dict()["language"] is None

@@ -88,13 +88,16 @@ class GenerateTask(Task):
     def __init__(
         self,
         settings: GenerateSettings,
-        language: str = "other",
+        language: str | None = None,
         *,
         shape: dict[str, Any] | None = None,
         start: int | None = None,
         end: int | None = None,
     ) -> None:
-        """`shape`: where the decoder's shape is not the encoder's; `start`, `end`: ids, if not [CLS] and [SEP]."""
+        """`language`: of the targets, "zh" or "other"; none: told by the references that are scored against.
+
+        `shape`: where the decoder's shape is not the encoder's; `start`, `end`: ids, if not [CLS] and [SEP].
+        """
         self.settings, self.language, self.start, self.end = settings, language, start, end
         self.shape = dict(shape or {})
         if settings.decoder_layers is not None:
@@ -110,11 +113,7 @@ class GenerateTask(Task):
     def learn(cls, records: Sequence[Record], settings: GenerateSettings) -> GenerateTask:
         """The targets' language."""
         language = settings.language
-        if language == "auto":
-            text = "".join(targets_of(record)[0] for record in records[:1000])
-            chinese = len(_HAN.findall(text)) > len(text) / 3
-            language = "zh" if chinese else "other"
-        return cls(settings, language)
+        return cls(settings, _language_of(records) if language == "auto" else language)
 
     # ------------------------------------------------------------------------------------------------ network
 
@@ -260,7 +259,8 @@ class GenerateTask(Task):
     def metrics(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Overlap with the references, variety, and perplexity a token."""
         gold = [targets_of(record) for record in records]
-        scores = generation(gold, [one["text"] for one in predictions], language=self.language)
+        language = self.language or _language_of(records)
+        scores = generation(gold, [one["text"] for one in predictions], language=language)
         signatures = scores.pop("signatures")
         known = [one["reference"] for one in predictions if "reference" in one]
         mean = sum(one["log_likelihood"] for one in known) / max(1, sum(one["tokens"] for one in known))
@@ -340,6 +340,12 @@ def targets_of(record: Record) -> list[str]:
     if not found:
         raise record.error('"target" is an empty list; wanted a text, or several as references')
     return found
+
+
+def _language_of(records: Sequence[Record]) -> str:
+    """The language of the targets: zh where more than a third of the first ones' characters are Han."""
+    text = "".join(targets_of(record)[0] for record in records[:1000])
+    return "zh" if len(_HAN.findall(text)) > len(text) / 3 else "other"
 
 
 def _seed(source: Text) -> int:
