@@ -453,12 +453,86 @@ def test_damaged_config(change: Any, message: str, make_model: Any, tmp_path: Pa
     assert str(folder) in str(caught.value)
 
 
-def test_generation_settings_that_can_not_be(make_model: Any, tmp_path: Path) -> None:
-    folder = save(make_model(task_of()), tmp_path / "model")
-    (folder / "bothways.json").unlink()
-    (folder / "generation_config.json").write_text(json.dumps({"num_beams": 0}))
-    with pytest.raises(ModelError, match=r"generation_config.json: .*beams is 0"):
+@pytest.fixture
+def theirs(make_model: Any, tmp_path: Path) -> Callable[..., Path]:
+    """The folder of a model as transformers would have saved it, with these settings in a file of theirs."""
+
+    def make(generation: dict[str, Any], file: str = "generation_config.json") -> Path:
+        folder = save(make_model(task_of()), tmp_path / "theirs")
+        (folder / "bothways.json").unlink()
+        (folder / "generation_config.json").unlink()
+        raw = json.loads((folder / file).read_text()) if (folder / file).exists() else {}
+        (folder / file).write_text(json.dumps(raw | generation))
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("generation", "message"),
+    [
+        ({"num_beams": 0}, "beams is 0; it must be at least 1"),
+        ({"max_length": "20"}, "max_length is '20'; wanted a whole number"),
+        ({"early_stopping": "soon"}, "early_stopping is 'soon'; wanted one of no, yes, never"),
+        ({"bad_words_ids": "ab"}, "bad_words_ids is 'ab'; wanted lists of ids from 0 to "),
+        ({"bad_words_ids": [[5], []]}, "bad_words_ids is '[[5], []]'; wanted lists of ids from 0 to "),
+        ({"bad_words_ids": [[5, 10**6]]}, "bad_words_ids is '[[5, 1000000]]'; wanted lists of ids from 0 to "),
+    ],
+)
+def test_generation_settings_that_can_not_be(generation: Any, message: str, theirs: Any) -> None:
+    folder = theirs(generation)
+    with pytest.raises(ModelError) as caught:
         load(folder)
+    assert str(caught.value).startswith(f"{folder}: generation_config.json: {message}")
+
+
+def test_settings_of_a_folder_that_say_it_in_another_way(theirs: Any, tmp_path: Path) -> None:
+    words = [[5], [6, 7], [3], [0]]
+    folder = theirs({"bad_words_ids": words, "min_length": 4, "max_length": 9, "eos_token_id": [3]})
+    for model in (load(folder), load(save(load(folder), tmp_path / "again"))):
+        assert model.told == []
+        assert isinstance(model.task, GenerateTask)
+        decoding = model.task.settings.decoding
+        assert (decoding.min_length, decoding.max_length) == (3, 8), "without the start token"
+        writing = model.task.writing(model.tokenizer)
+        assert writing.end == 3
+        assert writing.forbidden == ((5,), (6, 7), (0,), (1,), (2,), (4,)), "each once, and not the end"
+
+
+def test_a_config_from_before_there_was_a_file_for_it(theirs: Any) -> None:
+    model = load(theirs({"num_beams": 4, "min_length": 3, "repetition_penalty": 2.0}, "config.json"))
+    assert isinstance(model.task, GenerateTask)
+    assert model.task.settings.decoding == Decoding(beams=4, min_length=2)
+    assert model.told == ["config.json: 'repetition_penalty' is left out: there is nothing like it here, found '2.0'"]
+
+
+def test_settings_that_are_not_followed_are_told(theirs: Any, caplog: pytest.LogCaptureFixture) -> None:
+    odd = {"repetition_penalty": 1.2, "eos_token_id": [3, 5], "a\nb": {"c": 1}}
+    drawn = {"do_sample": True, "num_beams": 4, "temperature": 0.7, "top_p": 0.5}
+    off = {"num_beam_groups": 1, "diversity_penalty": 0.0, "suppress_tokens": [], "forced_eos_token_id": None}
+    beside = {"use_cache": False, "transformers_version": "5.0", "_from_model_config": True, "output_scores": True}
+    folder = theirs(odd | drawn | off | beside)
+    model = load(folder)
+    assert isinstance(model.task, GenerateTask)
+    assert model.task.settings.decoding == Decoding(beams=4)
+    assert [line.removeprefix("generation_config.json: ") for line in model.told] == [
+        "do_sample is left out: num_beams is 4, and here beams are not drawn",
+        "eos_token_id is left out: a text ends with one token here, found '[3, 5]'",
+        "'repetition_penalty' is left out: there is nothing like it here, found '1.2'",
+        "'a\\nb' is left out: there is nothing like it here, found \"{'c': 1}\"",
+    ]
+    assert [record.getMessage() for record in caplog.records] == [f"bothways: {folder}: {line}" for line in model.told]
+
+
+def test_drawing_is_among_as_many_tokens_as_theirs(theirs: Any, make_model: Any, tmp_path: Path) -> None:
+    """Where their file names no number they draw from the 50 likeliest, and from all where it is 0."""
+    for number, (generation, wanted) in enumerate((({}, 50), ({"top_k": 0}, None), ({"top_k": 7}, 7))):
+        shutil.rmtree(tmp_path / "theirs", ignore_errors=True)
+        task = load(theirs({"do_sample": True} | generation)).task
+        assert isinstance(task, GenerateTask)
+        assert task.settings.decoding.top_k == wanted
+        ours = save(make_model(task_of(decoding=task.settings.decoding)), tmp_path / f"ours-{number}")
+        assert json.loads((ours / "generation_config.json").read_text())["top_k"] == (wanted or 0)
 
 
 def test_a_saved_model_says_what_it_is(make_model: Any, tmp_path: Path) -> None:

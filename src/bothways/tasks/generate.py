@@ -93,12 +93,16 @@ class GenerateTask(Task):
         shape: dict[str, Any] | None = None,
         start: int | None = None,
         end: int | None = None,
+        forbidden: Sequence[tuple[int, ...]] = (),
+        told: Sequence[str] = (),
     ) -> None:
         """`language`: of the targets, "zh" or "other"; none: told by the references that are scored against.
 
         `shape`: where the decoder's shape is not the encoder's; `start`, `end`: ids, if not [CLS] and [SEP].
+        `forbidden`: ids that are not written, beside the settings' words; `told`: as of every task.
         """
         self.settings, self.language, self.start, self.end = settings, language, start, end
+        self.forbidden, self.told = tuple(forbidden), tuple(told)
         self.shape = dict(shape or {})
         if settings.decoder_layers is not None:
             self.shape["num_hidden_layers"] = settings.decoder_layers
@@ -194,7 +198,8 @@ class GenerateTask(Task):
         end = tokenizer.sep_id if self.end is None else self.end
         # Above all [UNK]: a target with rare characters teaches it, and a reader can do nothing with it.
         special = [tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id]
-        return Writing(settings, start, end, (*forbidden, *((id_,) for id_ in special if id_ != end)))
+        every = dict.fromkeys([*forbidden, *self.forbidden, *((id_,) for id_ in special)])
+        return Writing(settings, start, end, tuple(ids for ids in every if ids != (end,)))
 
     def _source(
         self, record: Record, text: Text, tokenizer: Tokenizer, number: int, max_length: int
@@ -302,21 +307,30 @@ class GenerateTask(Task):
         """
         found = read_config(raw)
         settings = GenerateSettings(tied=found.tied, decoding=found.decoding)
-        return cls(settings, shape=found.shape, start=found.start, end=found.end)
+        return cls(
+            settings,
+            shape=found.shape,
+            start=found.start,
+            end=found.end,
+            forbidden=found.forbidden,
+            told=found.told,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Settings, language, shape and ids."""
         settings = settings_dict(self.settings)
         settings["decoding"] = settings_dict(self.settings.decoding)
         ids = {name: value for name, value in (("start", self.start), ("end", self.end)) if value is not None}
-        return {"settings": settings, "language": self.language, "shape": self.shape, **ids}
+        forbidden = {"forbidden": [list(ids) for ids in self.forbidden]} if self.forbidden else {}
+        return {"settings": settings, "language": self.language, "shape": self.shape, **ids, **forbidden}
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> GenerateTask:
         """The task that `to_dict` described."""
         settings = config.from_dict(GenerateSettings, saved["settings"])
         shape, start, end = saved["shape"], saved.get("start"), saved.get("end")
-        return cls(settings, saved["language"], shape=shape, start=start, end=end)
+        forbidden = [tuple(ids) for ids in saved.get("forbidden", [])]
+        return cls(settings, saved["language"], shape=shape, start=start, end=end, forbidden=forbidden)
 
 
 _HAN = re.compile(f"[{HAN}]")
