@@ -94,6 +94,23 @@ def test_what_is_too_long_is_refused_or_told(as_records: Any, tokenizer: Tokeniz
     assert len(cut.examples[0].decoder.input_ids) == len(labels) == 15
 
 
+def test_a_decoder_with_fewer_positions_than_its_encoder(make_model: Any, as_records: Any, tmp_path: Path) -> None:
+    """Its own number of them is the limit of targets; the encoder's is that of sources."""
+    task = GenerateTask(GenerateSettings(decoding=Decoding(max_length=20)), shape={"max_position_embeddings": 8})
+    folder = save(make_model(task), tmp_path / "model")
+    for bothways_json in (True, False):
+        if not bothways_json:
+            (folder / "bothways.json").unlink()
+        predictor = Predictor(load(folder), device="cpu")
+        records = [{"source": "我" * 30, "target": "我" * 7}, {"source": "我", "target": "我" * 8}]
+        assert predictor.evaluate(records[:1])["tokens_dropped"] == 0
+        assert predictor.generate(["我" * 30], min_length=20)[0]["unfinished"] is True
+        with pytest.raises(DataError, match=r":2: the target has 8 tokens, the model writes 7; shorten it, or say"):
+            predictor.evaluate(records)
+        scores = predictor.with_options(long="first").evaluate(records)
+        assert scores["tokens_dropped"] == 1
+
+
 def test_windows_of_a_long_source_are_read_together(make_model: Any) -> None:
     predictor = Predictor(make_model(task_of(long="windows"), positions=16), device="cpu")
     source = "我你他她它们是不在有这那人大天日月水火山"

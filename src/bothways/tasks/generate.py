@@ -224,7 +224,8 @@ class GenerateTask(Task):
         """What the decoder is given, what it shall answer, and how many tokens were cut."""
         if not len(text.ids):
             raise record.error("the target is empty (nothing but blanks or control characters); leave the record out")
-        room = max_length - 1
+        # The decoder may have fewer positions than the encoder, which `max_length` knows of.
+        room = min(max_length, self.shape.get("max_position_embeddings", max_length)) - 1
         if len(text.ids) > room and self.settings.long == "refuse":
             raise record.error(
                 f"the target has {len(text.ids)} tokens, the model writes {room}; shorten it, or say long first"
