@@ -149,6 +149,17 @@ def test_bad_text(verb: str, content: bytes, told: str, made, refused, tmp_path:
     assert told in refused(*words)
 
 
+@pytest.mark.parametrize("verb", ["vocab", "pretrain"])
+def test_a_missing_field_among_several(verb: str, refused, tmp_path: Path):
+    data = tmp_path / "pairs.jsonl"
+    data.write_text('{"source": "a", "target": "b"}\n{"source": "a", "targets": "b"}\n', encoding="utf-8")
+    line = refused(verb, "--text", data, "--columns.text", "source,target", "--out", tmp_path / "out")
+    assert line == (
+        f"{data}:2: no column 'target' (from --columns.text); there are 'targets', 'source'; "
+        f"did you mean --columns.text targets?"
+    )
+
+
 def test_bad_held_out_text_leaves_no_run(made, refused, tmp_path: Path):
     (tmp_path / "dev.txt").write_bytes(b"one line\n\xff\xfe\xfa\n")
     words = ["pretrain", "--text", made.text, "--vocab", made.vocab, "--dev", tmp_path / "dev.txt", "--steps", 2]
