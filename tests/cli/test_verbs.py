@@ -127,6 +127,21 @@ def test_columns_rename(made, command, tmp_path: Path):
     assert again["accuracy"] == first["accuracy"]
 
 
+def test_the_seed_is_that_of_sampling_unless_that_has_its_own(made, writer: Path, command, tmp_path: Path):
+    data = write_records(tmp_path / "pairs.jsonl", [{"source": "a lovely day", "target": "an old friend"}])
+    given = {"predict": ["a lovely day"], "evaluate": ["--data", data, "--json"]}
+    for verb, words in given.items():
+
+        def answer(*more: object, verb: str = verb, words: list[object] = words) -> dict[str, object]:
+            told = command(verb, writer, *words, "--generate.sample", "true", *more)
+            assert told.code == 0, told.err
+            return json.loads(told.out) | {"seconds": 0}
+
+        assert answer("--seed", 5) == answer("--generate.seed", 5) == answer("--seed", 7, "--generate.seed", 5)
+        assert len({json.dumps(answer("--seed", seed)) for seed in range(5)}) > 1
+    assert command("predict", made.finetuned, "a lovely day", "--seed", 5).code == 0
+
+
 def test_one_vocabulary_and_encoder_from_pairs_then_a_writer(command, tmp_path: Path):
     """As docs/generation.md has it: both sides are learnt from, each a text of its own."""
     pairs = [{"source": source, "target": target} for source, target in (("看书", "read"), ("吃饭", "eat")) * 20]

@@ -190,12 +190,13 @@ def test_under_pressure_nothing_is_lost(start: Start) -> None:
 
 
 def test_predict_by_url_prints_what_predict_prints(start: Start, tmp_path: Any, capsys: Any) -> None:
-    url = start("mood", "masks", "words").url
+    url = start("mood", "masks", "words", "translations").url
     (tmp_path / "words.txt").write_text("去北京\n", encoding="utf-8")
     cases = {
         "mood": ["a b", "c"],
         "masks": ["a [MASK]"],
         "words": ["我们去北京", "--segment.dictionary", tmp_path / "words.txt"],
+        "translations": ["今天天气很好。", "--generate.sample", "true", "--generate.temperature", "3", "--seed", "5"],
     }
     for name, words in cases.items():
         save(toys.predictor(name).model, tmp_path / name)

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -19,6 +19,9 @@ from bothways.config import FLAT, Common
 from bothways.data.record import Record
 from bothways.data.whole import whole
 from bothways.errors import ConfigError
+
+if TYPE_CHECKING:
+    from bothways.infer.predictor import Predictor
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ class Predict:
     """--segment.dictionary FILE: words to keep whole, one a line; --segment.bonus X: only add X to their scores"""
     generate: dict[str, str] = field(default_factory=dict)
     """--generate.beams 4 and other settings of decoding: sample, temperature, top-k, top-p, seed, length-penalty,
-    early-stopping, min-length, max-length, no-repeat-ngram, forbidden (words with commas between); long"""
+    early-stopping, min-length, max-length, no-repeat-ngram, forbidden (words with commas between); long; --seed is that
+    of sampling too"""
     alignment: Path | None = None
     """generate: a picture of what each word looked at, .html or (for one text) .png"""
     common: Annotated[Common, FLAT] = field(default_factory=Common)
@@ -84,15 +88,28 @@ def _here(wanted: Predict) -> Iterator[Any]:
     from bothways.infer.predictor import load
 
     predictor = load(wanted.model, device=wanted.common.device, precision=wanted.precision)
-    for options in (wanted.segment, wanted.generate):
-        if options:
-            predictor = predictor.with_options(**options)
+    if wanted.segment:
+        predictor = predictor.with_options(**wanted.segment)
+    predictor = as_asked(predictor, wanted.generate, wanted.common.seed)
     records = records_of(wanted.text) if wanted.data is None else read_records(wanted.data, columns=wanted.columns)
     if wanted.alignment is not None:
         return iter(_drawn(predictor.generate(wanted.text, return_attention=True), wanted.alignment))
     if wanted.text and predictor.asks_for_masks(wanted.text):
         return predictor.filler().stream(records)
     return predictor.answering.stream(records)
+
+
+def as_asked(predictor: Predictor, generate: dict[str, str], seed: int) -> Predictor:
+    """The predictor with the settings of decoding that --generate.… gives; --seed is that of sampling, unless one does.
+
+    Its default, 0, leaves the seed that is kept with the model.
+
+    Raises:
+        ConfigError: a setting that there is not, or a value that can't be.
+    """
+    if seed and predictor.model.network.decoder is not None:
+        generate = {"seed": str(seed)} | generate
+    return predictor.with_options(**generate) if generate else predictor
 
 
 def _there(wanted: Predict, url: str) -> Iterator[Any]:
@@ -103,10 +120,15 @@ def _there(wanted: Predict, url: str) -> Iterator[Any]:
         DataError: it can't read a record; the message says which.
     """
     from bothways.data.records import read_records
+    from bothways.nn.decoding_settings import from_words
     from bothways.serve.client import Client
     from bothways.tasks.dictionary import read_dictionary
 
-    options: dict[str, Any] = {**wanted.segment, **wanted.generate}
+    # A server takes no words, for they might name files of its own; and without such settings its model may label.
+    generate = {name: from_words(name.replace("-", "_"), value) for name, value in wanted.generate.items()}
+    if generate and wanted.common.seed:
+        generate.setdefault("seed", wanted.common.seed)
+    options: dict[str, Any] = {**wanted.segment, **generate}
     if "dictionary" in options:  # a file of ours, which the server can't read
         options["dictionary"] = read_dictionary(Path(options["dictionary"]))
     if "bonus" in options:

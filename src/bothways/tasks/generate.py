@@ -9,7 +9,6 @@ reference   Rothe et al., 2020, "Leveraging Pre-trained Checkpoints for Sequence
 from __future__ import annotations
 
 import copy
-import json
 import math
 import re
 import zlib
@@ -27,7 +26,7 @@ from bothways.data.record import Record, require
 from bothways.errors import ConfigError
 from bothways.metrics.overlap import generation
 from bothways.nn.decoder import Decoder
-from bothways.nn.decoding_settings import Decoding, Writing
+from bothways.nn.decoding_settings import Decoding, Writing, from_words
 from bothways.nn.encoder import ACTIVATIONS, Encoder, EncoderConfig
 from bothways.nn.heads import Head, MaskedHead
 from bothways.nn.network import TEXT, Network
@@ -285,7 +284,7 @@ class GenerateTask(Task):
             raise ConfigError(
                 f"generate takes no option {unknown[0]!r}; known are {', '.join(sorted([*known, 'long']))}"
             )
-        decoding = asdict(self.settings.decoding) | {name: _plain(name, value) for name, value in given.items()}
+        decoding = asdict(self.settings.decoding) | {name: from_words(name, value) for name, value in given.items()}
         kept = {entry.name: getattr(self.settings, entry.name) for entry in fields(self.settings)}
         plain = kept | {"decoding": decoding, "long": long}
         other.settings = config.from_dict(GenerateSettings, plain)
@@ -366,17 +365,3 @@ def _language_of(records: Sequence[Record]) -> str:
 def _seed(source: Text) -> int:
     """What sampling draws from: a number of the source itself, so that its place among others does not matter."""
     return zlib.crc32(source.ids.astype(np.int64).tobytes())
-
-
-def _plain(name: str, value: Any) -> Any:
-    """An option as the settings have it: words of the command line as numbers, true and false, lists."""
-    if name == "early_stopping" and isinstance(value, bool):
-        return "yes" if value else "no"
-    if not isinstance(value, str) or name == "early_stopping":
-        return value
-    if name == "forbidden":
-        return [word for word in re.split("[,，]", value) if word.strip()]
-    try:
-        return json.loads(value)
-    except ValueError:
-        return value
