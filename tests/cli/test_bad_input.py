@@ -265,6 +265,25 @@ def test_bad_words(words: list[str], told: str, refused, tmp_path: Path, monkeyp
     assert told in refused(*words)
 
 
+@pytest.mark.parametrize("verb", ["predict", "evaluate"])
+@pytest.mark.parametrize(
+    ("flag", "value", "told"),
+    [
+        ("beams", 0, "beams is 0; it must be at least 1"),
+        ("beams", "two", "decoding.beams is 'two'; wanted a whole number"),
+        ("beam", 4, "generate takes no option 'beam'; known are beams, early_stopping"),
+    ],
+)
+def test_settings_of_decoding_that_can_not_be(
+    verb: str, flag: str, value: object, told: str, writer: Path, refused, tmp_path: Path
+):
+    data = tmp_path / "pairs.jsonl"
+    data.write_text('{"source": "a day", "target": "a film"}\n', encoding="utf-8")
+    words = ["--data", data, f"--generate.{flag}", value]
+    words += ["--out", tmp_path / "out.jsonl"] if verb == "predict" else []
+    assert refused(verb, writer, *words).startswith(told)
+
+
 def test_an_unknown_size_names_the_nearest(made, refused, tmp_path: Path):
     line = refused("pretrain", "--text", made.text, "--model", "smal", "--out", tmp_path / "out")
     assert line.startswith("'smal' is neither a model folder nor a size; sizes are tiny, mini, small")

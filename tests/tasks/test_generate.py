@@ -28,6 +28,7 @@ from bothways.tasks.generate import GenerateSettings, GenerateTask
 from bothways.tasks.multi import Part
 from bothways.tasks.pretraining import PretrainTask
 from bothways.text.tokenizer import Tokenizer
+from bothways.train.run import finetune
 
 GIVEN = [
     {"source": "我 吃", "target": "I eat"},
@@ -276,6 +277,29 @@ def test_it_learns_to_translate(translator: Any) -> None:
     assert predictor.evaluate([{"source": "我 吃", "target": "x y z w"}])["chrf"] < 10
 
 
+@pytest.mark.parametrize(("criterion", "epochs"), [("chrf", 2), ("rougeL", 4)])
+def test_the_criterion_chooses_the_epoch_and_when_to_stop(
+    criterion: Any, epochs: int, make_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """chrF falls from epoch to epoch and ROUGE rises, whatever is written; BLEU, the default, says nothing."""
+    seen: list[Any] = []
+
+    def metrics(self: GenerateTask, records: Any, predictions: Any) -> dict[str, Any]:
+        seen.append(predictions)
+        return {"bleu": 1.0, "chrf": -float(len(seen)), "rougeL": float(len(seen))}
+
+    monkeypatch.setattr(GenerateTask, "metrics", metrics)
+    start = save(make_model(PretrainTask("next")), tmp_path / "bert")
+    task = {"criterion": criterion, "decoding": {"max_length": 4}}
+    more: dict[str, Any] = {"epochs": 4, "patience": 1, "generate": task, "optim": {"lr": 1e-2}}
+    run = finetune("generate", model=start, train=GIVEN, dev=GIVEN, out=tmp_path / "run", **more)
+    entries = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in entries if "dev" in entry] == [*range(1, epochs + 1)]
+    best = 0 if criterion == "chrf" else epochs - 1
+    assert seen[-1] == seen[best], "the finished model is that of the best epoch"
+    assert seen[-1] != seen[epochs - 1 - best]
+
+
 def test_special_tokens_are_never_written(translator: Any) -> None:
     """However likely: whoever was taught by targets with unknown characters would else write [UNK] for them."""
     predictor = translator()
@@ -353,6 +377,21 @@ def test_the_stream_is_the_text(translator: Any) -> None:
     assert "".join(predictor.generate_stream("我 吃", **sampled)) == text
     with pytest.raises(ConfigError, match="beams is 2; a stream needs beams 1"):
         predictor.generate_stream("我 吃", beams=2)
+
+
+def test_the_stream_does_not_wait_for_the_end(translator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A piece is there when the token after it is: the first one after two steps, of a text of many."""
+    predictor = translator()
+    network, steps = predictor.model.network, []
+    inner = network.next_logits
+    monkeypatch.setattr(network, "next_logits", lambda ids, cache: steps.append(len(ids)) or inner(ids, cache))
+    pieces = predictor.generate_stream("他 看 我")
+    assert steps == []
+    taken = [(piece, len(steps)) for piece in pieces]
+    assert "".join(piece for piece, _ in taken) == "he sees me"
+    assert taken[0] == ("h", 2)
+    assert [at for _, at in taken] == sorted({at for _, at in taken})
+    assert len(steps) == 9, "eight letters and the end"
 
 
 def test_alignment_and_content(translator: Any) -> None:
