@@ -61,6 +61,20 @@ def test_text_and_csv_go_in_too(command, folder, predictor, texts, tmp_path):
     assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
 
 
+@pytest.mark.parametrize(("level", "least"), [("sentence", 3), ("word", 3), ("token", 3), ("pair", 5)])
+def test_windows_of_the_smallest_size(command, folder, jsonl, tmp_path, level, least):
+    data = jsonl([{"text_a": "we saw it", "text_b": "今天", "text": "we saw it with 我们"}] * 3)
+    words = ("embed", folder, "--data", data, "--level", level, "--out", tmp_path / "v.jsonl", "--max-length")
+    code, out, err = command(*words, least - 1)
+    assert (code, out) == (2, "")
+    assert f"wanted at least {least}" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["data.jsonl"]  # nothing that would be in the next run's way
+    assert command(*words, least)[0] == 0
+    lines = [json.loads(line) for line in (tmp_path / "v.jsonl").read_text(encoding="utf-8").splitlines()]
+    parts = {"word": 5, "token": 6}.get(level)
+    assert [len(line["parts"]) if parts else None for line in lines] == [parts] * 3
+
+
 @pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
 @pytest.mark.parametrize("level", ["word", "token", "character"])
 def test_parts_with_their_places(command, folder, predictor, jsonl, tmp_path, level, ending):
@@ -108,7 +122,9 @@ def test_fields_of_any_kind_fit_into_a_table(command, folder, jsonl, tmp_path):
 def segmenter(predictor, tmp_path):
     """A segmentation model, saved."""
     task = SegmentTask(SegmentSettings(), [])
-    return save(fresh(predictor.model.config, predictor.model.tokenizer, task), tmp_path.parent / f"{tmp_path.name}-words")
+    return save(
+        fresh(predictor.model.config, predictor.model.tokenizer, task), tmp_path.parent / f"{tmp_path.name}-words"
+    )
 
 
 def test_words_of_a_segmentation_model(command, folder, predictor, segmenter, jsonl, tmp_path):
@@ -289,7 +305,10 @@ def test_two_at_once(predictor, jsonl, texts, tmp_path):
         (("--out", "v.bin"), "--out v.bin ends in .bin; wanted one of .npy, .jsonl, .parquet"),
         (("--out", "v.npy", "--level", "word"), "--out v.npy: texts have different numbers of parts; wanted .jsonl or"),
         (("--out", "v.npy", "--layers", "9"), "layers names 9, but the model has 2 layers (0 is the embeddings' out"),
-        (("--out", "v.jsonl", "--level", "word", "--long", "cut"), "every word of a long text has its vector, from win"),
+        (
+            ("--out", "v.jsonl", "--level", "word", "--long", "cut"),
+            "every word of a long text has its vector, from win",
+        ),
         (("--out", "v.npy", "--level", "words"), "--level is 'words'; wanted "),
     ],
 )
