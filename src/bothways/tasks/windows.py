@@ -58,9 +58,12 @@ def word_windows(
     heads = np.flatnonzero(np.diff(text.words, prepend=-1))  # the first piece of each word
     bounds = np.append(heads, len(text.ids))
     spans = spread(bounds, room, min(stride, room // 2), ends)
-    own = [0, *(_middle(bounds, after[0], before[1]) for before, after in pairwise(spans))]
+    own = [0, *(_middle(bounds, after[0], before[1]) for before, after in pairwise(spans)), len(heads)]
+    # Beside a long word, a window's neighbours may answer for all of its words: then it is left out. A text without
+    # words keeps its one window.
+    answering = [(span, *words) for span, words in zip(spans, pairwise(own), strict=True) if words[0] < words[1]]
     windows, read = [], 0
-    for number, ((first, last), begin, end) in enumerate(zip(spans, own, [*own[1:], len(heads)], strict=True)):
+    for number, ((first, last), begin, end) in enumerate(answering or [(spans[0], 0, 0)]):
         ids = text.ids[bounds[first] : bounds[last]][:room]
         read += len(ids)
         piece = Piece(with_specials(ids, tokenizer), origin=Origin(record, number, extra=extra))
