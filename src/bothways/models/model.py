@@ -29,13 +29,18 @@ from bothways.text.tokenizer import Tokenizer
 
 @dataclass
 class Model:
-    """What is trained, saved and served. `task` is None for a bare encoder."""
+    """What is trained, saved and served. `task` is None for a bare encoder.
+
+    told:  what loading left out or began afresh, for the log
+    drawn: the names of the weights that it began afresh
+    """
 
     tokenizer: Tokenizer
     network: Network
     task: Task | None
     folder: Path | None = None
-    told: list[str] = field(default_factory=list)  # what loading left out or began afresh, for the log
+    told: list[str] = field(default_factory=list)
+    drawn: frozenset[str] = frozenset()
 
     @property
     def config(self) -> EncoderConfig:
@@ -186,7 +191,8 @@ def _assign(model: Model, weights: Mapping[str, Tensor]) -> Model:
         name: weights[name] for name, weight in own.items() if name in weights and weights[name].shape == weight.shape
     }
     _tell(model.told, "left out", sorted(set(weights) - set(used)))
-    _tell(model.told, "starts from random", sorted(set(own) - set(used)))
+    model.drawn = frozenset(own) - frozenset(used)
+    _tell(model.told, "starts from random", sorted(model.drawn))
     seen: set[int] = set()
     for name, weight in used.items():
         storage = weight.untyped_storage().data_ptr()

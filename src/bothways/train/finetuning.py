@@ -6,7 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,11 @@ from bothways.errors import DataError
 from bothways.infer.predictor import Predictor
 from bothways.models.model import Model, save, seed_everything, start_from
 from bothways.models.weights import read_tensors
-from bothways.nn.dropout import set_dropout
 from bothways.tasks.base import Coverage, Encoded, Task
 from bothways.train.card import card, hardware, hashes
 from bothways.train.checkpoint import save_weights
 from bothways.train.folder import BEST, Run, RunFolder
+from bothways.train.frozen import freeze
 from bothways.train.loop import Report
 from bothways.train.ranks import Ranks
 from bothways.train.settings import Finetune
@@ -56,13 +56,14 @@ def finetune_run(
     model = start_from(settings.model, task)
     optim = settings.optim
     if settings.frozen:
-        freeze(model)
-        optim = replace(optim, attention_dropout=0.0)
+        optim = freeze(model, optim)
     max_length = _max_length(settings, model)
     encoded = task.encode(train_records, model.tokenizer, max_length=max_length, labelled=True)
     if not (examples := _examples(encoded)):
         why = "; ".join(f"{count:,}: {note}" for note, count in _notes(encoded).most_common(3))
-        raise DataError(f"none of the {len(encoded):,} training records has anything to learn from" + (why and f" ({why})"))
+        raise DataError(
+            f"none of the {len(encoded):,} training records has anything to learn from" + (why and f" ({why})")
+        )
     source = ExampleSource(examples, seed=wanted.common.seed)
     dev = None
     if dev_records is not None:
@@ -142,12 +143,6 @@ class Dev:
         scores = self.predictor.score(self.records, self.encoded, tune=True)
         self.predictor.model.network.train()
         return {key: value for key, value in scores.items() if isinstance(value, int | float) and key != "seconds"}
-
-
-def freeze(model: Model) -> None:
-    """Train only the heads, on the encoder's vectors as they are: the encoder learns nothing and drops nothing."""
-    model.network.encoder.requires_grad_(False)
-    set_dropout(model.network.encoder, 0.0)
 
 
 def _keep_best(best: Best, score: float, training: Training) -> None:
