@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tests.toys import bothways as bothways_
 from tests.toys import labelled, write_records
 from torch import Tensor
 
@@ -15,6 +17,7 @@ import bothways
 from bothways.errors import ConfigError
 from bothways.models.model import Model, fresh, load, save, start_from
 from bothways.nn.dropout import Dropout
+from bothways.nn.layers import Features
 from bothways.tasks.classify import ClassifySettings, ClassifyTask
 from bothways.tasks.pretraining import PretrainTask
 from bothways.train.frozen import freeze
@@ -38,7 +41,7 @@ def frozen(tiny, tmp_path: Path) -> Callable[..., Any]:
 
     def run(task: str, *, out: str = "run", **settings: Any) -> Any:
         data = {"model": str(tiny.model), "train": tiny.train, "dev": tiny.dev, "optim": {"lr": 1e-3}}
-        return bothways.finetune(task, out=tmp_path / out, quiet=True, frozen=True, **(data | settings))
+        return bothways.finetune(task, out=tmp_path / out, quiet=True, **({"frozen": True} | data | settings))
 
     return run
 
@@ -88,6 +91,55 @@ def test_vectors_alone_have_nothing_to_learn(frozen, tmp_path: Path):
     data = write_records(tmp_path / "pairs.jsonl", [{"text_a": "the film", "text_b": "a day"}] * 4)
     with pytest.raises(ConfigError, match=r"^--frozen leaves nothing to train: embed has no weights but the encoder's"):
         frozen("embed", train=data, dev=data)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_on_vectors_of_several_layers(tiny, tmp_path: Path):
+    """By the command line, from training to prediction, and on with it."""
+    run = tmp_path / "run"
+    words = ["finetune", "classify", "--model", tiny.model, "--train", tiny.train, "--dev", tiny.dev, "--out", run]
+    words += ["--frozen", "--frozen-layers", "concat:-2:", "--frozen-hidden", 7, "--epochs", 2, "--optim.lr", 1e-2]
+    told = bothways_(*words)
+    assert told.code == 0, told.err
+    features = Features("concat:-2:", 7)
+    learnt = of("heads.label.linear") | of("heads.label.hidden")
+    start = {name: weight for name, weight in begun(tiny.model).items() if not name.startswith("heads.")}
+    model = load(run)
+    assert model.network.features == features
+    assert (model.network.width, model.network.head("label").hidden.out_features) == (64, 7)
+    after = model.network.state_dict()
+    assert {name for name in after if name not in start or not torch.equal(start[name], after[name])} == learnt
+    scores = json.loads(bothways_("evaluate", run, "--data", tiny.dev, "--json").out)
+    printed = dict(line.split(maxsplit=1) for line in told.out.splitlines())
+    assert printed["accuracy"] == f"{scores['accuracy']:.4f}"
+    assert json.loads(bothways_("predict", run, "the great film").out)["label"] in ("good", "bad")
+    info = json.loads(bothways_("info", run / "model", "--json").out)
+    assert (info["architecture"], info["task"], info["parameters"]) == ("BertModel", "classify", model.parameters)
+    further = bothways_(*words[:3], run, *words[4:8], "--out", tmp_path / "further", *words[10:], "--frozen-layers=-2")
+    assert further.code == 0, further.err
+    assert load(tmp_path / "further").network.features == Features("-2", 7)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (
+            {"frozen": False, "frozen_hidden": 8},
+            "frozen_hidden is 8, but the encoder is to be trained too; add --frozen",
+        ),
+        (
+            {"frozen": False, "frozen_layers": "-2"},
+            "frozen_layers is -2, but the encoder is to be trained too; add --f",
+        ),
+        ({"frozen_hidden": 0}, "frozen_hidden is 0; it must be at least 1, or none"),
+        ({"frozen_layers": "9"}, "layers names 9, but the model has 2 layers (0 is the embeddings' output)"),
+        ({"frozen_layers": "all"}, "layers is 'all'; wanted one (-1 is the last), sum:-4:, mean:1,6 or concat:-4:"),
+    ],
+)
+def test_features_that_can_not_be(settings: dict[str, Any], told: str, frozen, tmp_path: Path):
+    with pytest.raises(ConfigError) as caught:
+        frozen("classify", **settings)
+    assert told in str(caught.value)
     assert not (tmp_path / "run").exists()
 
 

@@ -181,6 +181,4 @@ def embed(predictor: Predictor, records: Sequence[Record]) -> np.ndarray | list[
 
 def width(predictor: Predictor) -> int:
     """D, the length of the vectors that the predictor gives."""
-    network = predictor.model.network
-    several = len(network.layers.numbers) if network.layers is not None and network.layers.how == "concat" else 1
-    return several * network.encoder.config.hidden_size
+    return predictor.model.network.width

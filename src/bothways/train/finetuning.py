@@ -53,7 +53,7 @@ def finetune_run(
     if run := folder.finished():
         return run
     seed_everything(wanted.common.seed)
-    model = start_from(settings.model, task)
+    model = start_from(settings.model, task, features=settings.features)
     optim = settings.optim
     if settings.frozen:
         optim = freeze(model, optim)
