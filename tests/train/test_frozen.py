@@ -14,13 +14,18 @@ from tests.toys import labelled, write_records
 from torch import Tensor
 
 import bothways
+from bothways.data.record import Record
 from bothways.errors import ConfigError
 from bothways.models.model import Model, fresh, load, save, start_from
 from bothways.nn.dropout import Dropout
+from bothways.nn.encoder import Encoder
 from bothways.nn.layers import Features
 from bothways.tasks.classify import ClassifySettings, ClassifyTask
+from bothways.tasks.masked import MaskedSettings, MaskedTask
+from bothways.tasks.multi import MultiTask
 from bothways.tasks.pretraining import PretrainTask
-from bothways.train.frozen import freeze
+from bothways.train import finetuning, training
+from bothways.train.frozen import bytes_of_vectors, freeze
 from bothways.train.log import read_log
 from bothways.train.optimizer import Optim
 
@@ -41,7 +46,7 @@ def frozen(tiny, tmp_path: Path) -> Callable[..., Any]:
 
     def run(task: str, *, out: str = "run", **settings: Any) -> Any:
         data = {"model": str(tiny.model), "train": tiny.train, "dev": tiny.dev, "optim": {"lr": 1e-3}}
-        return bothways.finetune(task, out=tmp_path / out, quiet=True, **({"frozen": True} | data | settings))
+        return bothways.finetune(task, out=tmp_path / out, **({"frozen": True, "quiet": True} | data | settings))
 
     return run
 
@@ -77,12 +82,16 @@ def test_a_pooler_that_starts_from_random_is_learnt_with_the_head(masked_only, f
     assert "learnt with the heads, though the encoder is frozen: encoder.pooler" in told
 
 
-def test_tags_read_no_pooler(masked_only, frozen, tmp_path: Path):
-    rows = [{"tokens": record["text"].split(), "tags": None} for record in labelled(12, 1)]
-    for row in rows:
-        row["tags"] = ["B-X" if word in ("great", "awful", "poor") else "O" for word in row["tokens"]]
-    data = write_records(tmp_path / "tags.jsonl", rows)
-    run = frozen("tag", model=str(masked_only), train=data, dev=data)
+@pytest.fixture
+def tagged(tmp_path: Path) -> Path:
+    """Words with tags."""
+    words = [record["text"].split() for record in labelled(12, 1)]
+    tags = [["B-X" if word in ("great", "awful", "poor") else "O" for word in each] for each in words]
+    return write_records(tmp_path / "tags.jsonl", [{"tokens": w, "tags": t} for w, t in zip(words, tags, strict=True)])
+
+
+def test_tags_read_no_pooler(masked_only, tagged: Path, frozen):
+    run = frozen("tag", model=str(masked_only), train=tagged, dev=tagged)
     task = load(run.model).task
     assert changed(begun(masked_only, task), run.model) == of("heads.tags.linear")
 
@@ -141,6 +150,53 @@ def test_features_that_can_not_be(settings: dict[str, Any], told: str, frozen, t
         frozen("classify", **settings)
     assert told in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+# ----------------------------------------------------------------------------------------------- kept vectors
+
+
+def _losses(run: Any) -> list[float]:
+    return [entry["loss"] for entry in read_log(run.folder / "log.jsonl") if "step" in entry]
+
+
+@pytest.mark.parametrize("task", ["classify", "tag"])
+@pytest.mark.parametrize("layers", [None, "concat:-2:"])
+def test_kept_vectors_are_those_computed_anew(
+    task: str, layers: str | None, tagged: Path, frozen, monkeypatch: pytest.MonkeyPatch, capfd
+):
+    """The heads' dropout is on: its noise is the same. Once they are kept, no step and no look at dev asks for more."""
+    data = {} if task == "classify" else {"train": tagged, "dev": tagged, "tag": {"crf": True}}
+    settings = data | {"frozen_layers": layers, "epochs": 3, "batch": 5, "quiet": False, "precision": "float32"}
+    asked: list[int] = []
+    monkeypatch.setattr(finetuning, "take_steps", lambda *a, **k: (asked.clear(), training.take_steps(*a, **k))[1])
+    for name in ("forward", "mixed"):
+        plain = getattr(Encoder, name)
+        monkeypatch.setattr(Encoder, name, lambda *a, plain=plain: asked.append(1) or plain(*a))
+    kept = frozen(task, **settings)
+    assert asked == []
+    assert "the encoder's vectors are computed once and kept: 0." in capfd.readouterr().err
+    monkeypatch.setattr(finetuning, "MOST_BYTES", 100)
+    anew = frozen(task, out="anew", **settings)
+    assert len(asked) > 9
+    assert "the encoder's vectors would take 0.0 GB: they are computed anew in each epoch" in capfd.readouterr().err
+    assert _losses(kept) == pytest.approx(_losses(anew), rel=1e-4)
+    assert {**kept.scores, "seconds": 0} == pytest.approx({**anew.scores, "seconds": 0})
+
+
+@pytest.mark.parametrize("settings", [{"epochs": 1}, {"minutes": 0.01}])
+def test_nothing_is_kept_for_once(settings: dict[str, Any], frozen, capfd):
+    """Nor where minutes are counted, which the vectors' would not be of."""
+    frozen("classify", quiet=False, **settings)
+    assert "vectors" not in capfd.readouterr().err
+
+
+def test_what_can_not_be_kept(tiny):
+    """Other pieces are masked in each epoch."""
+    parts = {"mood": TASK, "words": MaskedTask(MaskedSettings())}
+    model = start_from(tiny.model, MultiTask(parts, {"mood": 1.0, "words": 1.0}))
+    records = [Record(dict(one) | {"task": "words"}, "x", 1) for one in labelled(3, 1)]
+    encoded = model.task.encode(records, model.tokenizer, max_length=32, labelled=True)
+    assert bytes_of_vectors(model.network, [example for one in encoded for example in one.examples]) is None
 
 
 @pytest.mark.parametrize("given", [None, 0.3])

@@ -160,6 +160,18 @@ class LabelHead(PooledHead):
         return logits if len(groups) == len(rows) + 1 else mean_by_group(logits, groups)
 
 
+class RowsHead(Head):
+    """The rows as they are: what the other heads would read."""
+
+    per = "row"
+
+    def forward(
+        self, rows: Float[Tensor, "m D"], noise: Int[Tensor, " m"] | None, groups: Int[Tensor, " bounds"]
+    ) -> Float[Tensor, "m D"]:
+        """Each row."""
+        return rows
+
+
 def mean_by_group(rows: Float[Tensor, "m C"], groups: Int[Tensor, " bounds"]) -> Float[Tensor, "G C"]:
     """Mean of each group's rows; `groups` holds their bounds."""
     sizes = groups.diff()

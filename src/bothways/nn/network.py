@@ -67,6 +67,8 @@ class Network(nn.Module):
         if self.decoder is not None:
             assert batch.decoder is not None, "a target to be taught is wanted"
             rows, noise = self.decoded(batch, self.encoder(batch.tokens)), batch.decoder.noise
+        elif batch.vectors is not None:
+            rows = batch.vectors
         elif self.layers is not None:
             rows = self.encoder.mixed(batch.tokens, batch.target_index, self.layers)
         else:

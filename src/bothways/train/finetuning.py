@@ -24,7 +24,7 @@ from bothways.tasks.base import Coverage, Encoded, Task
 from bothways.train.card import card, hardware, hashes
 from bothways.train.checkpoint import save_weights
 from bothways.train.folder import BEST, Run, RunFolder
-from bothways.train.frozen import freeze
+from bothways.train.frozen import MOST_BYTES, bytes_of_vectors, freeze, with_vectors
 from bothways.train.loop import Report
 from bothways.train.ranks import Ranks
 from bothways.train.settings import Finetune
@@ -102,8 +102,27 @@ def finetune_run(
             return Look(scores, over=ranks.agree(best.has_waited(settings.patience), device), keep=True)
 
         if not best.has_waited(settings.patience):
+            if settings.frozen and settings.minutes is None and settings.epochs > 1:
+                _keep_vectors(training, encoded, dev)
             take_steps(training, total, examine=examine, extra=lambda: {"best": asdict(best), "steps": total})
         return _finish(training, best, dev, wanted, time.monotonic() - begun)
+
+
+def _keep_vectors(training: Training, encoded: Sequence[Encoded], dev: Dev | None) -> None:
+    """Compute what a frozen encoder gives once for all epochs, if that can be kept; the steps stay what they are."""
+    network, device, log = training.model.network, training.device, training.folder.log
+    size = bytes_of_vectors(network, [*_examples(encoded), *(_examples(dev.encoded) if dev is not None else [])])
+    if size is None:
+        return
+    if size > MOST_BYTES:
+        log.tell(f"the encoder's vectors would take {size / 1e9:.1f} GB: they are computed anew in each epoch")
+        return
+    log.tell(f"the encoder's vectors are computed once and kept: {size / 1e6:.1f} MB")
+    kept = with_vectors(network, encoded, device=device, precision=training.computing)
+    assert isinstance(training.source, ExampleSource)
+    training.source = ExampleSource(_examples(kept), seed=training.source.seed)
+    if dev is not None and training.ranks.first:
+        dev.encoded = with_vectors(network, dev.encoded, device=device, precision=dev.predictor.engine.precision)
 
 
 def _total_steps(training: Training, settings: Finetune) -> int:

@@ -5,13 +5,22 @@ Reference: Devlin et al., 2018, section 5.3.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
+
+from bothways.batch import Example
 from bothways.errors import ConfigError
+from bothways.infer.engine import Engine
 from bothways.models.model import Model
 from bothways.nn.dropout import set_dropout
-from bothways.nn.heads import PooledHead
+from bothways.nn.heads import Head, PooledHead, RowsHead
+from bothways.nn.network import Network
+from bothways.tasks.base import Encoded
 from bothways.train.optimizer import Optim
+
+MOST_BYTES = 1 << 30  # of vectors that are kept; those of every token of many contexts may be more
 
 
 def freeze(model: Model, optim: Optim) -> Optim:
@@ -37,3 +46,28 @@ def freeze(model: Model, optim: Optim) -> Optim:
         set_dropout(network, optim.dropout)
     set_dropout(network.encoder, 0.0)
     return replace(optim, dropout=None, attention_dropout=0.0)
+
+
+def bytes_of_vectors(network: Network, examples: Sequence[Example]) -> int | None:
+    """How much the vectors that heads read take, in float32; None where they can't be kept.
+
+    Of masked text other pieces are masked in each epoch, and a decoder reads vectors of all tokens.
+    """
+    reads = [read for example in examples for read in example.reads.values()]
+    if network.decoder is not None or any(read.redraw is not None for read in reads):
+        return None
+    return 4 * network.width * sum(len(read.rows) for read in reads)
+
+
+def with_vectors(
+    network: Network, encoded: Sequence[Encoded], *, device: torch.device, precision: str
+) -> list[Encoded]:
+    """The same, each example with the vectors that its heads read: a frozen encoder gives them once for all epochs."""
+    heads: dict[str, Head] = {name: RowsHead() for name in network.heads}
+    reader = Network(network.encoder, heads, layers=network.layers)
+    examples = [example for one in encoded for example in one.examples]
+    answers = iter(Engine(reader, device=device, precision=precision).answers(examples))
+    return [
+        replace(one, examples=[replace(example, vectors=next(answers).scores) for example in one.examples])
+        for one in encoded
+    ]
