@@ -177,14 +177,15 @@ def _keep_best(best: Best, score: float, training: Training) -> None:
 def _tell_beginning(training: Training, encoded: Sequence[Encoded], dev: Dev | None) -> None:
     """What the run starts from, in the log and for the user."""
     log, told = training.folder.log, training.model.told
-    coverage = sum((one.coverage for one in encoded), Coverage())
-    data: dict[str, Any] = {"records": len(encoded), "tokens": coverage.told()}
+    data: dict[str, Any] = {"records": len(encoded), "tokens": _read_of(encoded).told()}
     notes = _notes(encoded)
     if notes:
         data["notes"] = dict(notes)
     lines = [*told, _coverage(encoded), *(f"{count:,} records: {note}" for note, count in notes.most_common())]
     if dev is not None:
+        data["dev"] = {"records": len(dev.encoded), "tokens": _read_of(dev.encoded).told()}
         notes = _notes(dev.encoded)
+        lines.append(f"dev: {_coverage(dev.encoded)}")
         lines += [f"dev: {count:,} records: {note}" for note, count in notes.most_common()]
     if dev is not None and (repeated := count_repeated(_examples(dev.encoded), _examples(encoded))):
         data["dev_in_train"] = repeated
@@ -238,9 +239,20 @@ def _brief(scores: dict[str, Any]) -> str:
 
 
 def _coverage(encoded: Sequence[Encoded]) -> str:
-    coverage = sum((one.coverage for one in encoded), Coverage())
-    cut = sum(one.coverage.dropped > 0 for one in encoded)
+    """How many tokens are read, read again, and not read, in words; what did not happen is left out."""
+    coverage = _read_of(encoded)
     line = f"{len(encoded):,} records, {coverage.kept:,} tokens read"
-    if cut:
+    if coverage.strided:
+        line += f"; {_count_of(encoded, 'strided'):,} records are read in windows: {coverage.strided:,} tokens strided"
+    if coverage.dropped:
+        cut = _count_of(encoded, "dropped")
         line += f"; {cut:,} records are longer than the model reads: {coverage.dropped:,} tokens dropped"
     return line
+
+
+def _read_of(encoded: Sequence[Encoded]) -> Coverage:
+    return sum((one.coverage for one in encoded), Coverage())
+
+
+def _count_of(encoded: Sequence[Encoded], what: str) -> int:
+    return sum(getattr(one.coverage, what) > 0 for one in encoded)

@@ -42,7 +42,7 @@ def is_retrieval(path: Path) -> bool:
 
 
 def evaluate_retrieval(model: Predictor | None, folder: str | Path, *, split: str = "test") -> dict[str, Any]:
-    """`ndcg@10`, `mrr@10`, `recall@10`, `recall@100`, `map` of the model; of BM25 by `words.`, of both joined by `both.`
+    """`ndcg@10`, `mrr@10`, `recall@10`, `recall@100`, `map` of the model; of BM25 by `words.`, both joined by `both.`
 
     A `pair` or `similarity` model reads each query with each candidate (of a whole corpus: with BM25's best hundred).
     None: BM25 alone.
@@ -84,6 +84,7 @@ def evaluate_retrieval(model: Predictor | None, folder: str | Path, *, split: st
         "left_out": len(every_grade) - len(grades),
         "records": told.records,
         "tokens": told.coverage.kept,
+        "tokens_strided": told.coverage.strided,
         "tokens_dropped": told.coverage.dropped,
         "seconds": round(time.perf_counter() - begun, 3),
     }
