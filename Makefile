@@ -47,6 +47,7 @@ bench: $(VENV)/.for-developers ## measure Bothways beside its peers into docs/be
 
 results: $(VENV)/.for-developers ## measure every task on the data in ../shared/data, hours; goes on where it was stopped
 	$(BIN)/python -m runs.vectors
+	$(BIN)/python -m runs.generate --minutes 12
 	$(BIN)/python -m runs.results
 
 clean: ## remove what the chores left, but not the virtual environment

@@ -6,7 +6,6 @@ vector of the same width.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -251,13 +250,13 @@ def _learn(model: LanguageModel, ids: np.ndarray, size: Size, budget: int, seed:
 
 
 def _word2vec(model: LanguageModel, ids: np.ndarray, size: Size, budget: int, seed: int) -> float:
-    """Skip-gram with negative samples over the same pieces; whole epochs, as near to the budget as they come."""
+    """Skip-gram with negative samples over the same pieces, as many as the others read, once more from the first."""
     from gensim.models import Word2Vec as Gensim
 
-    epochs = max(1, math.ceil(budget / ids.size))
-    sentences = [[str(number) for number in row] for row in ids[: max(1, min(len(ids), budget // LENGTH))].tolist()]
+    read = np.arange(max(1, budget // LENGTH)) % len(ids)
+    sentences = [[str(number) for number in row] for row in ids[read].tolist()]
     learnt = Gensim(
-        sentences, vector_size=size.width, window=5, sg=1, negative=5, min_count=1, epochs=epochs, seed=seed, workers=1
+        sentences, vector_size=size.width, window=5, sg=1, negative=5, min_count=1, epochs=1, seed=seed, workers=1
     )
     assert isinstance(model, Word2Vec)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What needs no training: commonest answers and tags, jieba's words, the sentence that is most like a question.
+"""What needs no training: commonest answers and tags, means, jieba's words, the sentence that is most like a question.
 
 Each gives predictions as the task itself does, so that the task's own metric scores them.
 """
@@ -24,6 +24,19 @@ def commonest_label(task: Any, train: Sequence[Record], test: Sequence[Record]) 
     counts = Counter(str(record.fields["label"]) for record in train)
     shares = {label: counts[label] / len(train) for label in task.labels}
     return [{"label": counts.most_common(1)[0][0], "scores": shares} for _ in test]
+
+
+def mean_value(task: Any, train: Sequence[Record], test: Sequence[Record]) -> list[Prediction]:
+    """The mean of the training numbers for every record, whose correlation with anything is 0 by definition."""
+    mean = sum(float(record.fields["label"]) for record in train) / len(train)
+    return [{"value": mean} for _ in test]
+
+
+def commonest_tag(task: Any, train: Sequence[Record], test: Sequence[Record]) -> list[Prediction]:
+    """For every word the tag that most training words have: O, where tags mark spans."""
+    counts = Counter(tag for record in train for tag in record.fields["tags"])
+    commonest = counts.most_common(1)[0][0]
+    return [{"tags": [commonest] * len(record.fields["tokens"])} for record in test]
 
 
 def commonest_tags(task: Any, train: Sequence[Record], test: Sequence[Record]) -> list[Prediction]:
@@ -103,10 +116,10 @@ def _grams(text: str) -> set[str]:
 BASELINES: dict[str, dict[str, Baseline]] = {  # of each task, by the name that the tables have
     "classify": {"majority": commonest_label},
     "pair": {"majority": commonest_label},
-    "similarity": {},
-    "tag": {"each word's commonest tag": commonest_tags},
+    "similarity": {"mean": mean_value},
+    "tag": {"majority": commonest_tag, "each word's commonest tag": commonest_tags},
     "segment": {"single characters": single_characters, "jieba (rjieba)": jieba_words},
-    "roles": {"each word's commonest tag": commonest_tags},
+    "roles": {"majority": commonest_tag, "each word's commonest tag": commonest_tags},
     "slots": {"majority intent, each word's commonest tag": commonest_tags},
     "qa": {"majority (no answer)": no_answer, "likest sentence": likest_sentence},
     "choice": {"majority": commonest_place, "likest option": likest_option},

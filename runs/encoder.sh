@@ -1,8 +1,8 @@
 #!/bin/sh
 # The built-in encoder: vocabulary, shards, a start from MiniLM's first layers, pre-training in two runs, held-out
 # scores by language, a compact folder; its heads are made by runs/heads.sh. Run it again to go on. DATA: an absolute
-# path. Environment: PYTHON, OUT, STEPS and STEPS_MORE (of the two runs), LAYERS (which of MiniLM's), SIZE (a size
-# instead: then from random weights), and MORE for any further settings of both, as in:
+# path. Environment: PYTHON, OUT, STEPS and STEPS_MORE (of the two runs) or MINUTES (of each), LAYERS (which of MiniLM's),
+# SIZE (a size instead: then from random weights), and MORE for any further settings of both, as in:
 # SIZE=6x256 STEPS=20000 MORE='--step-tokens 65536 --optim.lr 2e-3 --device cuda' runs/encoder.sh DATA
 set -eu
 cd "$(dirname "$0")/.."
@@ -34,9 +34,13 @@ train() { # a run's folder, and its settings
         --optim.dropout 0 ${MORE:-} $resume
 }
 
-train "$out/run" $begin --steps "${STEPS:-1300}" --step-tokens 6144 --evaluate-every 200 --optim.lr 7e-4 --optim.decay 0.4
+length() { # so many steps, or by the clock
+    [ -n "${MINUTES:-}" ] && echo "--minutes $MINUTES" || echo "--steps $1"
+}
+
+train "$out/run" $begin $(length "${STEPS:-1300}") --step-tokens 6144 --evaluate-every 200 --optim.lr 7e-4 --optim.decay 0.4
 # Masks teach [CLS] nothing, and classification reads it: in the second run it is asked for pieces of its text.
-train "$out/more" --model "$out/run" --seed 1 --steps "${STEPS_MORE:-1500}" --step-tokens 8192 --evaluate-every 250 \
+train "$out/more" --model "$out/run" --seed 1 $(length "${STEPS_MORE:-1500}") --step-tokens 8192 --evaluate-every 250 \
     --optim.lr 5e-4 --optim.decay 0.7 --corpus.cls-words 6
 
 "$python" -m runs.heldout "$out/more" --text "$data/zh/rawtext/wikipedia_zh/dev.txt.xz" "$data/en/rawtext/wikipedia_2015/dev.txt.xz"

@@ -38,11 +38,18 @@ VECTORS = """; and all the while, from all-MiniLM-L6-v2
 (Apache-2.0), its vectors of Tatoeba's English sentences for these and their Chinese translations (CC BY 2.0 FR), and of
 {:,} sentences of English Wikipedia (CC BY-SA), of all of which every third is heard again in the second part"""
 LIMITS = """
+The tags of Chinese words were made on traditional characters; they are taken for the simplified words of the same
+sentences where all words of a sentence have the same lengths.
+
+What the encoder scores fine-tuned on each task is in docs/results.md of the project.
+
 ## What its heads can't do
 
-There is none for sentiment: no set of reviews at hand has a licence that lets a model made from it be given away;
-`runs/heads.sh --research` trains one. The topic head knows the thirteen fields of Chinese scientific abstracts and no
-others. Texts are read in windows of 128 tokens. Entities are those of treebanks: persons, places, organisations.
+There is none for sentiment: no set of reviews at hand has a licence that lets a model made from it be given away.
+`runs/heads.sh --research` trains heads on sets for research only (PKU's words, MSRA's and CoNLL-2003's entities,
+ChnSentiCorp's and SST-2's sentiment, TNEWS' topics), to measure and for your own use; none of them is in this folder.
+The topic head knows the thirteen fields of Chinese scientific abstracts and no others, and judges a long text by its
+first window. Texts are read in windows of 128 tokens. Entities are those of treebanks: persons, places, organisations.
 """
 
 
@@ -53,7 +60,7 @@ def card(rows: Rows, key: Row, heads: Sequence[Head], start: Path) -> str:
     for head in heads:
         row = rows.found({"measure": "test", "head": head.name} | key)
         told = "" if row is None else ", ".join(f"{name} {100 * row['scores'][name]:.1f}" for name in head.metrics)
-        lines.append(f"| {head.name} | {head.tests[0]} | {head.licence} | {told} |")
+        lines.append(f"| {head.name} | {head.source or head.tests[0]} | {head.licence} | {told} |")
     lines.append(SCORED)
     if key["text"]:
         lines += [REMEMBERED, *_remembered(rows, key)]

@@ -26,6 +26,8 @@ class Head:
     settings: tuple[str, ...] = ()
     licence: str = ""
     """of what it is trained on, where that lets a derived model be given away"""
+    source: str = ""
+    """the publication of that set, as its licence wants it named"""
 
 
 SPANS, PLAIN = ("f1", "precision", "recall"), ("token_accuracy",)
@@ -36,13 +38,28 @@ TEXT = Head("masked", "masked", (), (), ("mask_rate = 0.2", "cls_words = 6"), li
 VECTORS = Head("vectors", "embed", (), (), licence="CC BY, CC BY-SA, Apache-2.0")
 RAW = {"zh": ("zh/rawtext/wikipedia_zh", 1, 150), "en": ("en/rawtext/wikipedia_2015", 3, 450)}
 """Raw text by language: its folder, characters for each Chinese one, and characters of a record at most."""
+GSD_SOURCE, EWT = "UniversalNER/UNER_Chinese-GSDSIMP", "UniversalDependencies/UD_English-EWT"
 OPEN = (
-    Head("words", "segment", (GSD,), ("f1", "r_oov", "r_iv"), licence=CC),
-    Head("zh_pos", "tag", ("zh/pos/ud_gsd_v1",), PLAIN, licence=f"{CC} since its release 2.5"),
-    Head("zh_entities", "tag", ("zh/ner/uner_gsdsimp",), SPANS, licence=CC),
-    Head("en_pos", "tag", ("en/pos/ud_english_ewt",), PLAIN, licence=CC),
-    Head("en_entities", "tag", ("en/ner/uner_ewt",), SPANS, licence=CC),
-    Head("zh_topic", "classify", ("zh/classification/csl_category",), ("accuracy", "macro_f1"), licence="Apache-2.0"),
+    Head("words", "segment", (GSD,), ("f1", "r_oov", "r_iv"), (), CC, f"{GSD_SOURCE}, words of UD_Chinese-GSDSimp"),
+    Head(
+        "zh_pos",
+        "tag",
+        ("zh/pos/ud_gsd_v1",),
+        PLAIN,
+        licence=f"{CC} since its release 2.5",
+        source="UniversalDependencies/UD_Chinese-GSD, release 1.3",
+    ),
+    Head("zh_entities", "tag", ("zh/ner/uner_gsdsimp",), SPANS, (), CC, GSD_SOURCE),
+    Head("en_pos", "tag", ("en/pos/ud_english_ewt",), PLAIN, (), CC, EWT),
+    Head("en_entities", "tag", ("en/ner/uner_ewt",), SPANS, (), CC, "UniversalNER/UNER_English-EWT"),
+    Head(
+        "zh_topic",
+        "classify",
+        ("zh/classification/csl_category",),
+        ("accuracy", "macro_f1"),
+        licence="Apache-2.0",
+        source="ydli-ai/CSL",
+    ),
 )
 RESEARCH = (
     Head("words", "segment", ("zh/segmentation/pku",), ("f1", "r_oov", "r_iv")),

@@ -22,7 +22,7 @@ the defaults (32 records a step, AdamW, linear decay) but for the epochs told be
 where several rates were tried, which is told there too, it is the best on dev by seed 0. Of the epochs, dev chooses the
 best. The gap is the distance of the first score to the published one, in points; those are scores of models of 110
 million parameters and more, mostly pre-trained on billions of words. Sets that would take long are learnt from a part,
-drawn at random (seed 0).
+drawn at random (seed 0). Translation, headlines, dialogue and written answers are in [generation.md](generation.md).
 """
 TITLES = {
     "classify": "Classification",

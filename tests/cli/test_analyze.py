@@ -89,6 +89,13 @@ def test_the_dictionary_is_heeded(folder: Path, command: Any, tmp_path: Path) ->
     found = json.loads(told.out)
     assert [word["text"] for word in found["words"]] == ["我在", "北", "京。"]
     assert len(found["vector"]) == 16
+    words = {
+        bonus: [
+            word["text"] for word in json.loads(command("analyze", folder, "我在北京。", "--json", *bonus).out)["words"]
+        ]
+        for bonus in ((), ("--dictionary", own, "--bonus", 0))
+    }
+    assert len({*map(tuple, words.values())}) == 1, "a bonus of nothing leaves the words to the model"
 
 
 @pytest.mark.parametrize(("colour", "marks"), [(True, True), (False, False)])

@@ -9,12 +9,48 @@ import resource
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
+from tests.toys import write_records
+
+from bothways.tasks import TRAINABLE
 
 ROW = '{"text": "a lovely day", "label": "good"}\n'
 OTHER = '{"text": "an awful day", "label": "bad"}\n'
+
+
+TAGGED = {"tokens": ["Ada", "saw", "it"], "tags": ["B-A0", "O", "O"]}
+BAD_RECORDS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {  # a right record, what spoils it, what is told
+    "classify": ({"text": "a day", "label": "good"}, {"label": None}, '"label" is None; one label was wanted'),
+    "pair": (
+        {"text_a": "a day", "text_b": "a film", "label": "yes"},
+        {"text_b": ["a", "film"]},
+        "'text_b' is a list, wanted a string",
+    ),
+    "similarity": (
+        {"text_a": "a day", "text_b": "a film", "label": 2.5},
+        {"label": "near"},
+        "'label' is a string ('near'), wanted a number",
+    ),
+    "tag": (TAGGED, {"tags": ["B-A0", "O"]}, '"tokens" has 3 words, but "tags" has 2'),
+    "segment": ({"words": ["他", "喜欢"]}, {"words": []}, '"words" holds no word'),
+    "roles": (TAGGED | {"predicate": 1}, {"predicate": 3}, "the predicate is word 3, but the 3 words are counted"),
+    "slots": (TAGGED | {"intent": "See"}, {"tags": ["O", "I-A0", "O"]}, "word 2 has the tag 'I-A0' after 'O'"),
+    "qa": (
+        {"question": "who?", "context": "Ada saw it", "answers": {"text": ["Ada"], "answer_start": [0]}},
+        {"answers": {"text": ["Ada"], "answer_start": [4]}},
+        "answer 1, 'Ada', is not at answer_start 4: there stands 'saw'",
+    ),
+    "choice": (
+        {"question": "who?", "choices": ["Ada", "it"], "label": 0},
+        {"label": 2},
+        '"label" is 2, but the 2 choices are counted from 0: 0 to 1',
+    ),
+    "generate": ({"source": "a day", "target": "one day"}, {"target": 7}, "'target' is a whole number ('7'), wanted"),
+    "embed": ({"text_a": "a day", "text_b": "one day"}, {"text_b": None}, "'text_b' is null, wanted a string"),
+}
 
 
 @pytest.fixture
@@ -77,6 +113,34 @@ def finetune(made, refused, tmp_path: Path) -> Callable[..., str]:
 )
 def test_bad_records(content: bytes, told: str, finetune):
     assert told in finetune(content)
+
+
+def test_bad_records_of_every_task_are_here():
+    assert set(BAD_RECORDS) | {"multi"} == set(TRAINABLE)
+
+
+@pytest.mark.parametrize("task", BAD_RECORDS)
+def test_a_bad_record_of_each_task(task: str, made, refused, tmp_path: Path):
+    """The second line of three is wrong: before anything is written, it is named."""
+    right, wrong, told = BAD_RECORDS[task]
+    train = write_records(tmp_path / "train.jsonl", [right, right | wrong, right])
+    out = ("--out", tmp_path / "run")
+    line = refused("finetune", task, "--model", made.pretrained, "--train", train, *out)
+    assert line.startswith(f"{train}:2: {told}"), line
+
+
+def test_a_bad_record_of_several_tasks(made, refused, tmp_path: Path):
+    """Each part names its own file."""
+    right, wrong, told = BAD_RECORDS["tag"]
+    train = write_records(tmp_path / "tags.jsonl", [right, right | wrong, right])
+    write_records(tmp_path / "moods.jsonl", [json.loads(ROW), json.loads(OTHER)])
+    (tmp_path / "run.toml").write_text(
+        f'[tasks.mood]\ntask = "classify"\ntrain = "{tmp_path / "moods.jsonl"}"\n'
+        f'[tasks.people]\ntask = "tag"\ntrain = "{train}"\n',
+        encoding="utf-8",
+    )
+    words = ("--config", tmp_path / "run.toml", "--model", made.pretrained, "--out", tmp_path / "run")
+    assert refused("finetune", "multi", *words).startswith(f"{train}:2: {told}")
 
 
 def test_a_missing_file_and_a_column_s_nearest_name(made, refused, finetune, tmp_path: Path):

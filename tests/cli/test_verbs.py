@@ -155,7 +155,7 @@ def test_seeds_give_means_and_a_model(made, command, tmp_path: Path):
         *("--epochs", 1, "--batch", 8, "--seeds", 2, "--seed", 5, "--out", out),
     )
     assert told.code == 0, told.err
-    assert sorted(path.name for path in out.iterdir()) == ["config.toml", "model", "seed-5", "seed-6"]
+    assert sorted(path.name for path in out.iterdir()) == ["config.toml", "log.jsonl", "model", "seed-5", "seed-6"]
     printed = dict(line.split(maxsplit=1) for line in told.out.splitlines())
     values = [float(value) for value in printed["accuracy_seeds"].split()]
     assert float(printed["accuracy"]) == pytest.approx(sum(values) / 2, abs=1e-4)
@@ -163,17 +163,38 @@ def test_seeds_give_means_and_a_model(made, command, tmp_path: Path):
     best = out / f"seed-{5 + values.index(max(values))}" / "model" / "model.safetensors"
     assert (out / "model" / "model.safetensors").read_bytes() == best.read_bytes()
     assert command("predict", out, "a lovely day").code == 0
+    info = json.loads(command("info", out, "--json").out)
+    assert info["finished"]
+    assert info["scores"]["accuracy_seeds"] == pytest.approx(values, abs=1e-4)
 
 
-def test_duplicates_between_train_and_dev_are_told(made, command, tmp_path: Path):
+def test_duplicates_are_told_by_record_and_place(made, command, tmp_path: Path):
+    """Of dev when a run begins; of any other data when the finished model is evaluated on it."""
     both = tmp_path / "dev.jsonl"
-    lines = made.train.read_text(encoding="utf-8").splitlines()[:3] + made.dev.read_text(encoding="utf-8").splitlines()
-    both.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    lines = made.train.read_text(encoding="utf-8").splitlines()[2:5]
+    long = json.dumps({"text": "film " * 600, "label": "bad"})  # two windows of one record
+    fresh = made.dev.read_text(encoding="utf-8").splitlines()
+    both.write_text("\n".join([*fresh, *lines, long]) + "\n", encoding="utf-8")
+    (tmp_path / "train.jsonl").write_text(made.train.read_text(encoding="utf-8") + long + "\n", encoding="utf-8")
     told = command(
-        *("finetune", "classify", "--model", made.pretrained, "--train", made.train, "--dev", both),
-        *("--epochs", 1, "--batch", 16, "--out", tmp_path / "run"),
+        *("finetune", "classify", "--model", made.pretrained, "--train", tmp_path / "train.jsonl", "--dev", both),
+        *("--classify.long", "mean", "--epochs", 1, "--batch", 16, "--out", tmp_path / "run"),
     )
-    assert "warning: 3 of 11 dev records also stand in train; their scores say nothing about unseen text" in told.err
+    assert told.code == 0, told.err
+    assert (
+        f"warning: 4 of 12 dev records also stand in train (first: {both}:9 is {tmp_path / 'train.jsonl'}:3); "
+        f"their scores say nothing about unseen text\n" in told.err
+    )
+    found = command("evaluate", tmp_path / "run", "--data", both)
+    assert found.err == (
+        f"warning: 4 of 12 records stand in the model's training data too (first: {both}:9); "
+        f"their scores say nothing about unseen text\n"
+    )
+    assert command("evaluate", tmp_path / "run", "--data", made.dev).err == ""
+    compact = tmp_path / "compact"
+    assert command("convert", tmp_path / "run", compact, "--to", "compact").code == 0
+    assert command("evaluate", compact, "--data", both).err == found.err
+    assert command("evaluate", compact, "--data", both, "--quiet").err == ""
 
 
 def test_a_long_line_is_read_as_far_as_the_model_goes_and_told(made, command, tmp_path: Path):

@@ -177,6 +177,15 @@ def test_each_part_of_a_mixed_text_is_read_by_the_heads_of_its_language(predicto
     assert places_are_true(found)
 
 
+def test_a_text_in_neither_language_is_of_no_languages_label() -> None:
+    given = [{"task": "zh_mood", "text": text, "label": label} for text, label in (("好", "good"), ("坏", "bad"))]
+    task = MultiTask.learn(as_records(given), MultiSettings({"zh_mood": Part("classify")}))
+    predictor = trained(task, given, steps=1)
+    assert "mood" in predictor.analyze("好, ok")
+    for text in ("Привет, мир", "123", "Ada"):
+        assert "mood" not in predictor.analyze(text)
+
+
 @pytest.mark.parametrize(
     "text",
     [

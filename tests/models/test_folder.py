@@ -135,6 +135,19 @@ def test_a_run_folder_holds_its_model(folder: Path) -> None:
     assert load(folder.parent).folder == folder
 
 
+def test_what_it_learnt_from_is_kept_as_hashes(classifier: Model, tmp_path: Path, refused: Refused) -> None:
+    assert load(save(classifier, tmp_path / "unknown")).trained_on is None
+    classifier.trained_on = np.array([3, 2**63 + 1], dtype=np.uint64)
+    folder = save(classifier, tmp_path / "model")
+    assert (folder / "training_texts.bin").stat().st_size == 16
+    kept = load(folder).trained_on
+    assert kept is not None
+    assert kept.tolist() == [3, 2**63 + 1]
+    assert start_from(folder, ClassifyTask(ClassifySettings(), "one", LABELS)).trained_on is None
+    (folder / "training_texts.bin").write_bytes(b"123")
+    refused(folder, "training_texts.bin has 3 bytes; wanted 8 a text", "copy it again, or remove it")
+
+
 @pytest.mark.parametrize("name", SIZES)
 def test_sizes_are_googles(name: str) -> None:
     config = sized(name, 100)

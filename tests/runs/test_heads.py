@@ -120,6 +120,10 @@ def test_the_card_says_what_was_measured_and_keeps_the_encoders_own(tmp_path: Pa
     assert told.startswith(first)
     assert told.count("| f1 50.0") == 3
     assert "| Chinese | 4.500 | 4.500 | 25.0% | 25.0% |\n| English | 4.500 | 4.500 | 35.0% | 35.0% |" in told
+    assert all(head.source and f"| {head.source} | {head.licence} |" in told for head in OPEN)
+    assert all(
+        name in " ".join(told.split()) for name in ("PKU's words", "MSRA's", "CoNLL-2003's", "traditional characters")
+    )
     assert "2,000 characters of\nChinese Wikipedia" in told
     assert "8,000 sentences of English Wikipedia (CC BY-SA)" in told
     assert told.endswith("\n## The encoder that it began from\n\nIt is small.\n\n### Data\n\nmuch\n")

@@ -112,11 +112,12 @@ def test_only_the_context_is_cut_and_the_same_part_for_all_options(
     assert len(seen) == min(len(whole), room)  # as much as there is room for
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_packed_logits_and_loss_equal_transformers_on_padded_data(
-    as_records: Any, make_model: Any, padded: Any, tmp_path: Path
+    smoothing: float, as_records: Any, make_model: Any, padded: Any, tmp_path: Path
 ) -> None:
     records = as_records(GIVEN)
-    task = ChoiceTask.learn(records, ChoiceSettings())
+    task = ChoiceTask.learn(records, ChoiceSettings(label_smoothing=smoothing))
     model = make_model(task)
     theirs = BertForMultipleChoice.from_pretrained(save(model, tmp_path / "model")).eval()
     examples = [one.examples[0] for one in task.encode(records, model.tokenizer, max_length=64, labelled=True)]
@@ -125,9 +126,11 @@ def test_packed_logits_and_loss_equal_transformers_on_padded_data(
     logits, losses = [], []
     for example in examples:  # transformers wants equally many options, so one record at a time
         inputs = {name: tensor[None] for name, tensor in padded([example]).items()}
-        answer = theirs(**inputs, labels=torch.from_numpy(example.reads["choice"].labels))
+        labels = torch.from_numpy(example.reads["choice"].labels)
+        answer = theirs(**inputs, labels=labels)
         logits.append(answer.logits[0])
-        losses.append(answer.loss)
+        smooth = torch.nn.functional.cross_entropy(answer.logits, labels, label_smoothing=smoothing)
+        losses.append(smooth if smoothing else answer.loss)
     assert torch.allclose(scores["choice"][:, 0], torch.cat(logits), atol=1e-5)
     ours = task.losses(scores, batch)["choice"] / batch.targets["choice"].weight
     assert torch.allclose(ours, torch.stack(losses).mean(), atol=1e-6)
@@ -204,6 +207,11 @@ def test_encode_says_what_is_wrong(record: Any, fragments: list[str], as_records
         ChoiceTask(ChoiceSettings()).encode(as_records([record]), tokenizer, max_length=16, labelled=False)
     for fragment in fragments:
         assert fragment in str(caught.value)
+
+
+def test_smoothing_is_a_share() -> None:
+    with pytest.raises(ConfigError, match=r"label_smoothing is 1\.0; it must lie in \[0, 1\)"):
+        ChoiceSettings(label_smoothing=1.0)
 
 
 def test_a_blank_has_a_mark() -> None:

@@ -129,6 +129,9 @@ def test_packed_logits_and_loss_equal_transformers_on_padded_data(
     wanted = theirs(**inputs, labels=gold)
     assert torch.allclose(scores["tags"], wanted.logits[gold != -100], atol=1e-5)
     assert torch.allclose(task.losses(scores, batch)["tags"] / batch.targets["tags"].weight, wanted.loss, atol=1e-5)
+    smooth = RolesTask.learn(records, RolesSettings(label_smoothing=0.1)).losses(scores, batch)["tags"]
+    loss = torch.nn.functional.cross_entropy(wanted.logits.flatten(0, 1), gold.flatten(), label_smoothing=0.1)
+    assert torch.allclose(smooth / batch.targets["tags"].weight, loss, atol=1e-5)
     assert list(theirs.config.id2label.values()) == task.tags.names
 
 
@@ -227,7 +230,8 @@ def test_tags_that_training_did_not_see_are_noted_and_missed(as_records: Any, to
     task = RolesTask.learn(as_records(GIVEN), RolesSettings())
     records = as_records([GIVEN[0] | {"tags": ["B-ARGM-NEW", "B-V", "B-ARG1"]}])
     (encoded,) = task.encode(records, tokenizer, max_length=64, labelled=True)
-    assert len(encoded.notes) == 1
+    told = "the tag 'B-ARGM-NEW' (first at <records>:1) was not seen in training, and counts as an error"
+    assert encoded.notes == (told + "; did you mean 'B-ARG1'?",)
     assert encoded.examples[0].reads["tags"].weight == 2.0
     scores = task.metrics(records, [{"tags": ["B-ARG0", "B-V", "B-ARG1"]}])
     assert (scores["precision"], scores["recall"]) == (0.5, 0.5)

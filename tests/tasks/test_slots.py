@@ -89,11 +89,12 @@ def test_offsets_of_slots_are_exact_for_any_text(tokenizer: Any, as_records: Any
         assert "".join(slot["text"].split()) == "".join(prediction["words"][span.start : span.end])
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_losses_equal_plain_pytorch_on_padded_data(
-    as_records: Any, make_model: Any, padded: Any, tmp_path: Path
+    smoothing: float, as_records: Any, make_model: Any, padded: Any, tmp_path: Path
 ) -> None:
     records = as_records(GIVEN)
-    task = SlotsTask.learn(records, SlotsSettings())
+    task = SlotsTask.learn(records, SlotsSettings(label_smoothing=smoothing))
     model = make_model(task)
     folder = save(model, tmp_path / "model")
     theirs = BertModel.from_pretrained(folder).eval()
@@ -110,14 +111,14 @@ def test_losses_equal_plain_pytorch_on_padded_data(
     intents = output.pooler_output @ heads["heads.intent.linear.weight"].T + heads["heads.intent.linear.bias"]
     assert torch.allclose(scores["intent"], intents, atol=1e-5)
     gold = torch.tensor([task.intents.index(record["intent"]) for record in GIVEN])
-    wanted = torch.nn.functional.cross_entropy(intents, gold)
+    wanted = torch.nn.functional.cross_entropy(intents, gold, label_smoothing=smoothing)
     assert torch.allclose(losses["intent"] / batch.targets["intent"].weight, wanted, atol=1e-5)
 
     tags = output.last_hidden_state @ heads["heads.slots.linear.weight"].T + heads["heads.slots.linear.bias"]
     gold = torch.full(tags.shape[:2], -100)
     for row, (example, record) in enumerate(zip(examples, GIVEN, strict=True)):
         gold[row, example.reads["slots"].rows] = torch.tensor([task.tags.names.index(tag) for tag in record["tags"]])
-    wanted = torch.nn.functional.cross_entropy(tags.flatten(0, 1), gold.flatten())
+    wanted = torch.nn.functional.cross_entropy(tags.flatten(0, 1), gold.flatten(), label_smoothing=smoothing)
     assert torch.allclose(losses["slots"] / batch.targets["slots"].weight, wanted, atol=1e-5)
 
 
@@ -170,7 +171,9 @@ def test_labels_that_training_did_not_see_count_as_errors(as_records: Any, make_
 
     test = [*train, {"tokens": ["a", "x"], "tags": ["B-a", "B-new"], "intent": "A"}, train[0] | {"intent": "NEW"}]
     encoded = task.encode(as_records(test), predictor.model.tokenizer, max_length=64, labelled=True)
-    assert [one.notes != () for one in encoded] == [False, False, False, True, True]
+    told = "the {} {!r} (first at <records>:{}) was not seen in training, and counts as an error{}"
+    tag, new = told.format("tag", "B-new", 4, "; did you mean 'B-c'?"), told.format("intent", "NEW", 5, "")
+    assert [one.notes for one in encoded] == [(), (), (), (tag,), (new,)]
     tags, intent = (encoded[3].examples[0].reads["slots"], encoded[4].examples[0].reads["intent"])
     assert tags.labels is not None
     assert tags.labels[1] == UNSEEN

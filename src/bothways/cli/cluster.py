@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,11 +20,11 @@ SHOWN = 60  # characters of a text in the table
 class ClusterVerb:
     """Part texts into clusters; the folder gets labels.jsonl, clusters.json and map.html."""
 
-    model: tyro.conf.Positional[str]
-    """folder of a model or a run, or a name on the hub"""
-    data: Path
+    model: tyro.conf.Positional[str] = "builtin"
+    """folder of a model or a run, or a name on the hub; none: the built-in one"""
+    data: Path = tyro.MISSING
     """records with "text"; where all have a "label", the clusters are scored against it"""
-    out: Path
+    out: Path = tyro.MISSING
     """folder to make"""
     clusters: int | None = None
     """how many; none: as many as fit the data best (by silhouette, on a sample)"""
@@ -35,6 +36,8 @@ class ClusterVerb:
     """-2, sum:-4: or concat:-4: of the encoder; none: the last"""
     pooling: Literal["mean", "cls", "max"] | None = None
     """how tokens become one vector; none: as the model was trained, else mean"""
+    json: bool = False
+    """one JSON object of the scores instead of lines"""
     columns: dict[str, str] = field(default_factory=dict)
     """--columns.text NAME: the field that holds the text; --columns.label NAME: the labels"""
     common: Annotated[Common, FLAT] = field(default_factory=Common)
@@ -65,6 +68,9 @@ def run(argv: list[str]) -> int:
             seed=wanted.common.seed,
             quiet=wanted.common.quiet,
         )
+    if wanted.json:
+        print(json.dumps({"clusters": len(found.clusters), **found.scores, **found.counts}, ensure_ascii=False))
+        return 0
     if wanted.common.quiet:
         return 0
     for one in found.clusters:

@@ -149,7 +149,7 @@ def show(wanted: Demo, library: Path | None = None) -> Shown:
     screen.say(f"loss by step   {out}/pretrained/loss.png and {out}/finetuned/loss.png")
     screen.say(f"every score    bothways evaluate {out}/finetuned --data {text.test}")
     screen.say(f"a sentence     bothways predict {out}/finetuned 'Wait for the child process to end.'")
-    screen.say(f"in a browser   bothways serve {out}/finetuned")
+    screen.say(f"in a browser   bothways serve {out}/finetuned, or bothways serve for the built-in model")
     return Shown(order, own)
 
 

@@ -20,7 +20,7 @@ TEXTS = [
     "小明在北京大学学习计算机科学，去年在上海的一家公司工作。",
     "Ada Lovelace met Charles Babbage in London and wrote the first program.",
 ]
-MASKED = ["北京是中国的[MASK]都。", "Paris is the [MASK] of France."]
+MASKED = ["他出生于1998年[MASK]月。", "She was born in New [MASK] City."]
 ALIKE = [
     (
         "今天下雨，天气很冷。",
@@ -52,11 +52,15 @@ LEARN: dict[str, Any] = {"epochs": 3, "batch": 32, "optim": {"lr": 3e-4}}
 
 
 def at_hand(device: str) -> Predictor | None:
-    """The built-in model if there is one that can analyse."""
+    """The built-in model if it has heads to analyse with.
+
+    Raises:
+        ModelError: it is damaged or not there.
+    """
     import bothways
 
+    model = bothways.load(device=device)
     try:
-        model = bothways.load(device=device)
         model.analyzer()
     except ModelError:
         return None

@@ -17,11 +17,11 @@ from bothways.errors import ConfigError
 class Embed:
     """Write the vectors of a file's texts; the same command again goes on where it was stopped."""
 
-    model: tyro.conf.Positional[str]
-    """folder of a model or a run, or a name on the hub"""
-    data: Path
+    model: tyro.conf.Positional[str] = "builtin"
+    """folder of a model or a run, or a name on the hub; none: the built-in one"""
+    data: Path = tyro.MISSING
     """records with "text", or pairs: "text_a", "text_b"; a .txt file has one a line"""
-    out: Path
+    out: Path = tyro.MISSING
     """.npy (vectors only), .jsonl or .parquet (the records with their vectors)"""
     level: Literal["sentence", "pair", "token", "character", "word"] = "sentence"
     """what gets a vector; pair: two texts seen together"""

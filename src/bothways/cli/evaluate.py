@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,9 +21,9 @@ from bothways.metrics.lines import score_lines
 class Evaluate:
     """Score a model on labelled data, with every metric of its task."""
 
-    model: tyro.conf.Positional[str]
-    """folder of a model or a run, or a name on the hub"""
-    data: Path
+    model: tyro.conf.Positional[str] = "builtin"
+    """folder of a model or a run, or a name on the hub; none: the built-in one"""
+    data: Path = tyro.MISSING
     """labelled records, or a folder of corpus, queries and qrels to rank"""
     split: str = "test"
     """of such a folder: which qrels.SPLIT and queries.SPLIT"""
@@ -70,7 +72,19 @@ def _scores(wanted: Evaluate, precision: Any) -> dict[str, Any]:
         from bothways.vectors.retrieval import evaluate_retrieval
 
         return evaluate_retrieval(predictor, wanted.data, split=wanted.split)
-    return predictor.evaluate(wanted.data, columns=wanted.columns)
+    records = predictor.read(wanted.data, columns=wanted.columns)
+    _warn_of_repeated(wanted, predictor, records)
+    return predictor.score(records)
+
+
+def _warn_of_repeated(wanted: Evaluate, predictor: Any, records: Sequence[Any]) -> None:
+    """What was learnt from is known to the model: a line on stderr says how much of the data that is."""
+    if (again := predictor.trained_on(records)) and not wanted.common.quiet:
+        print(
+            f"warning: {len(again):,} of {len(records):,} records stand in the model's training data too "
+            f"(first: {again[0].where}); their scores say nothing about unseen text",
+            file=sys.stderr,
+        )
 
 
 def _every_precision(wanted: Evaluate) -> dict[str, dict[str, Any]]:
@@ -85,6 +99,7 @@ def _every_precision(wanted: Evaluate) -> dict[str, dict[str, Any]]:
     if wanted.generate:
         first = first.with_options(**wanted.generate)
     records = first.read(wanted.data, columns=wanted.columns)
+    _warn_of_repeated(wanted, first, records)
     encoded = first.encode(records, labelled=True)
     scores = {}
     for precision in ("float32", "bfloat16", "int8") if first.engine.device.type == "cpu" else ("float32", "bfloat16"):

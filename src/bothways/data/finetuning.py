@@ -40,11 +40,5 @@ class ExampleSource:
         return hashed.hexdigest()
 
 
-def count_repeated(examples: Sequence[Example], others: Sequence[Example]) -> int:
-    """How many of `examples` have the same tokens as one of `others`: a dev text that training has seen."""
-    seen = {_text(example) for example in others}
-    return sum(_text(example) in seen for example in examples)
-
-
 def _text(example: Example) -> bytes:
     return b"\0".join(np.asarray(piece.input_ids, np.int64).tobytes() for piece in example.pieces)

@@ -40,6 +40,13 @@ class Record:
     line: int | None
     place: str = ""
 
+    @property
+    def where(self) -> str:
+        """Where it stands, as messages say it: "reviews.jsonl:17", "squad.json: record 17"."""
+        if self.line is None:
+            return f"{self.path}: {self.place}" if self.place else self.path
+        return f"{self.path}:{self.line}"
+
     def error(self, message: str) -> DataError:
         """A DataError about this record that says where it stands."""
         return DataError(f"{self.place}: {message}" if self.place else message, path=self.path, line=self.line)

@@ -14,6 +14,7 @@ import numpy as np
 
 from bothways.data.record import Record
 from bothways.data.records import read_records
+from bothways.data.repeats import repeated
 from bothways.errors import ConfigError, DataError, ModelError
 from bothways.infer.devices import AnswerPrecision, pick_answer_precision, pick_device
 from bothways.infer.engine import Engine
@@ -126,6 +127,11 @@ class Answering:
         if not records:
             raise DataError("there is no record to evaluate on", path=str(data))
         return records
+
+    def trained_on(self, records: Sequence[Record]) -> list[Record]:
+        """The records whose text the model learnt from, as far as its folder tells."""
+        known = self.model.trained_on
+        return [] if known is None else repeated(records, set(known.tolist()))
 
     def warm_up(self, encoded: Sequence[Encoded]) -> None:
         """Get everything ready that answering so much needs, so that a timing does not meet it."""

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,11 +21,13 @@ from bothways.models.hub import locate
 from bothways.models.reading import (
     FEATURES,
     FORMAT,
+    TEXTS,
     layers_of,
     read_config,
     saved_class,
     saved_features,
     saved_task,
+    saved_texts,
     tokenizer_of,
     weights_of,
 )
@@ -40,10 +43,12 @@ from bothways.text.tokenizer import Tokenizer
 
 @dataclass
 class Model:
-    """What is trained, saved and served. `task` is None for a bare encoder.
+    """What is trained, saved and served.
 
-    told:  what loading left out or began afresh, for the log
-    drawn: the names of the weights that it began afresh
+    task:       None for a bare encoder
+    told:       what loading left out or began afresh, for the log
+    drawn:      the names of the weights that it began afresh
+    trained_on: (n,) uint64 hashes of the texts that it learnt from (`data/repeats.py`); None: not known, or too many
     """
 
     tokenizer: Tokenizer
@@ -52,6 +57,7 @@ class Model:
     folder: Path | None = None
     told: list[str] = field(default_factory=list)
     drawn: frozenset[str] = frozenset()
+    trained_on: np.ndarray | None = None
 
     @property
     def config(self) -> EncoderConfig:
@@ -87,7 +93,7 @@ def load(name: str | Path) -> Model:
     network = _outline(config, task, folder, pooler=_has_pooler(weights))
     named = functools.partial(name_in_file, layers=layers_of(config, raw), architecture=saved_class(raw))
     _check(weights, network.state_dict(), named, where=str(folder))
-    return _assign(Model(tokenizer, network, task, folder), weights)
+    return _assign(Model(tokenizer, network, task, folder, trained_on=saved_texts(folder)), weights)
 
 
 def count_parameters(folder: Path) -> int:
@@ -286,6 +292,8 @@ def _write(model: Model, folder: Path, card: str, compact: bool = False) -> None
     for file, content in (files | {"bothways.json": saved}).items():
         (folder / file).parent.mkdir(exist_ok=True)
         (folder / file).write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    if model.trained_on is not None:
+        (folder / TEXTS).write_bytes(model.trained_on.astype("<u8").tobytes())
     (folder / "README.md").write_text(card or f"# A {name} made with Bothways\n", encoding="utf-8")
     for path in (*folder.rglob("*"), folder):
         sync(path)

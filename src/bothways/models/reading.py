@@ -7,9 +7,11 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from bothways import config
+from bothways.data.repeats import MOST
 from bothways.errors import BothwaysError, ConfigError, ModelError
 from bothways.models.conversion import Layers, from_theirs
 from bothways.models.files import read_json, shorten
@@ -24,6 +26,7 @@ from bothways.text.tokenizer import Tokenizer
 FORMAT = 1  # of bothways.json
 FEATURES = "features"  # what it calls the vectors that heads read, where they are not their task's own
 MAX_LABELS = 1 << 16
+TEXTS = "training_texts.bin"  # hashes of the texts that the model learnt from, 8 bytes each
 _KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {  # of the encoder's settings, in JSON
     "int": (int, "a whole number"),
     "float": ((int, float), "a number"),
@@ -121,6 +124,23 @@ def tokenizer_of(folder: Path, config: EncoderConfig) -> Tokenizer:
             f"{config.vocab_size}; they belong to different models"
         )
     return tokenizer
+
+
+def saved_texts(folder: Path) -> np.ndarray | None:
+    """(n,) uint64 hashes of the texts that a folder's model learnt from; None: it doesn't tell.
+
+    Raises:
+        ModelError: a file that can't be such.
+    """
+    path = folder / TEXTS
+    if not path.is_file():
+        return None
+    if (size := path.stat().st_size) % 8 or size > 8 * MOST:
+        raise ModelError(
+            f"{path} has {size:,} bytes; wanted 8 a text, at most {8 * MOST:,}; copy it again, or remove it: "
+            f"it only serves to find test records that were trained on"
+        )
+    return np.fromfile(path, dtype="<u8").astype(np.uint64)
 
 
 def saved_task(folder: Path, raw: dict[str, Any]) -> Task | None:

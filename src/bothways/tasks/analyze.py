@@ -298,9 +298,9 @@ def _kept_whole(dictionary: Dictionary, shown: str, units: Offsets) -> list[tupl
 
 
 def _main_language(layout: _Layout) -> str:
-    """The language that most of the text is in."""
+    """The language that most of the text is in; none where no part of it is in one that has heads."""
     counts = dict.fromkeys(_LANGUAGES, 0)
     for part, begin, end in layout.parts:
         if part.language in counts:
             counts[part.language] += end - begin
-    return max(counts, key=lambda language: counts[language])
+    return max(counts, key=lambda language: counts[language]) if any(counts.values()) else ""

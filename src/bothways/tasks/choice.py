@@ -21,14 +21,14 @@ from torch import Tensor
 
 from bothways.batch import Batch, Example, Read
 from bothways.data.messages import shown
-from bothways.data.record import WHOLE, Record, require
+from bothways.data.record import WHOLE, Record, read_all, require
 from bothways.errors import ConfigError, DataError
 from bothways.metrics.counts import check_pairs
 from bothways.nn.encoder import Encoder
 from bothways.nn.heads import Head, PooledHead
 from bothways.tasks.base import Answer, Coverage, Encoded, Task, settings_dict
 from bothways.tasks.groups import group_log_softmax
-from bothways.tasks.one_label import softmax
+from bothways.tasks.one_label import check_smoothing, softmax
 from bothways.tasks.sequences import concatenated, cut, joined
 from bothways.text.tokenizer import Encoded as Text
 from bothways.text.tokenizer import Tokenizer
@@ -42,8 +42,11 @@ class ChoiceSettings:
     """of a context longer than the model, the part to read; around a blank, what stands nearest to it"""
     blank: str = "#idiom#"
     """what marks the place of the option in a "text" """
+    label_smoothing: float = 0.0
+    """share of the target spread over all options"""
 
     def __post_init__(self) -> None:
+        check_smoothing(self.label_smoothing)
         if not self.blank:
             raise ConfigError("blank is empty; give the mark that stands in the place of the option, such as #idiom#")
 
@@ -82,9 +85,7 @@ class ChoiceTask(Task):
         task = cls(settings)
         if not records:
             raise DataError("there is no record to learn from")
-        for record in records:
-            task._parts(record)
-            _label(record, _choices(record))
+        read_all(records, lambda record: (task._parts(record), _label(record, _choices(record))))
         return task
 
     def heads(self, encoder: Encoder) -> dict[str, Head]:
@@ -99,20 +100,23 @@ class ChoiceTask(Task):
         self, records: Sequence[Record], tokenizer: Tokenizer, *, max_length: int, labelled: bool, first: int = 0
     ) -> list[Encoded]:
         """A sequence an option. All options of a record see the same part of a long context; they are never cut."""
-        parts, choices = [self._parts(record) for record in records], [_choices(record) for record in records]
+        both = read_all(records, lambda record: (self._parts(record), _choices(record)))
+        parts, choices = [each for each, _ in both], [each for _, each in both]
         before = tokenizer.encode([part.before for part in parts])
         after = tokenizer.encode([part.after or "" for part in parts])
         questions = tokenizer.encode([part.question for part in parts])
         options = iter(tokenizer.encode([choice for given in choices for choice in given]))
-        encoded = []
-        for number, record in enumerate(records):
-            texts = [next(options) for _ in choices[number]]
+        texts = [[next(options) for _ in given] for given in choices]
+
+        def encode(number: int) -> Encoded:
+            record = records[number]
             label = _label(record, choices[number]) if labelled else None
             sides = before[number], None if parts[number].after is None else after[number]
-            encoded.append(
-                self._record(record, sides, questions[number], texts, label, tokenizer, max_length, first + number)
+            return self._record(
+                record, sides, questions[number], texts[number], label, tokenizer, max_length, first + number
             )
-        return encoded
+
+        return read_all(range(len(records)), encode)
 
     def _record(
         self,
@@ -190,8 +194,11 @@ class ChoiceTask(Task):
         """Cross-entropy over each record's options, however many they are."""
         target = batch.targets["choice"]
         assert target.labels is not None
-        logs = group_log_softmax(scores["choice"].float(), target.groups)
-        return {"choice": -logs[target.groups[:-1] + target.labels, 0].sum()}
+        logs = group_log_softmax(scores["choice"].float(), target.groups)[:, 0]
+        smoothing, options = self.settings.label_smoothing, target.groups.diff()
+        right = logs[target.groups[:-1] + target.labels].sum()
+        spread = (logs / options.repeat_interleave(options)).sum()
+        return {"choice": -(1 - smoothing) * right - smoothing * spread}
 
     def decode(self, record: Record, answers: list[Answer]) -> dict[str, Any]:
         """The option, and how sure the model is of each."""

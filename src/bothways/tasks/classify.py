@@ -1,15 +1,18 @@
 """Classification: one label, several labels, or a number for a text.
 
-record      {"text": "味道不错", "label": "positive"}; a list of labels; a number with a fraction
+record      {"text": "味道不错", "label": "positive"}; a list of labels; a number, if some have fractions
 prediction  {"label": "positive", "score": 0.98, "scores": {…}, "tokens": {"kept": 4}}
-metric      accuracy and macro F1 (two labels: PR-AUC too); several: micro F1; a number: Pearson, Spearman
+metric      accuracy and macro F1 (two labels: also PR-AUC of the positive one); several: micro F1; a number: Pearson,
+            Spearman
 reference   Devlin et al., 2018, section 4.1: a linear layer on the pooled [CLS]
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -18,12 +21,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bothways.batch import Piece
-from bothways.data.record import Record, require
+from bothways.data.messages import listed
+from bothways.data.record import NUMBER, Record, read_all, require
 from bothways.errors import ConfigError
 from bothways.metrics import classes
 from bothways.metrics.bootstrap import moments
 from bothways.tasks.base import Answer, Coverage, settings_dict
-from bothways.tasks.labels import as_label, label_index, labels_config, labels_from_config
+from bothways.tasks.labels import as_label, label_index, labels_config, labels_from_config, learn_labels
 from bothways.tasks.one_label import (
     LabelTask,
     check_smoothing,
@@ -43,6 +47,7 @@ _PROBLEM_TYPES: dict[Kind, str] = {  # transformers' words for the kind of loss
     "several": "multi_label_classification",
     "number": "regression",
 }
+_CRITERIA: dict[Kind, str] = {"one": "accuracy", "several": "micro_f1", "number": "pearson"}
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,8 @@ class ClassifySettings:
     """share of the target spread over all labels"""
     threshold: float = 0.5
     """several labels: the probability from which a label is given"""
+    positive: str | None = None
+    """of two labels, the one to be found (spam), which PR-AUC is of; none: the rarer in training, the later in a tie"""
 
     def __post_init__(self) -> None:
         check_smoothing(self.label_smoothing)
@@ -70,14 +77,20 @@ class ClassifyTask(LabelTask):
     """One label, several labels or a number; transformers has one class for all three."""
 
     name = "classify"
-    criterion = "accuracy"
     Settings = ClassifySettings
 
     def __init__(
-        self, settings: ClassifySettings, kind: Kind, labels: list[str], weights: list[float] | None = None
+        self,
+        settings: ClassifySettings,
+        kind: Kind,
+        labels: list[str],
+        weights: list[float] | None = None,
+        positive: str | None = None,
     ) -> None:
-        self.settings, self.labels, self.weights = settings, labels, weights
+        """`positive`: of two labels, the one that PR-AUC is of; None: the rarer in the records that are scored."""
+        self.settings, self.labels, self.weights, self.positive = settings, labels, weights, positive
         self.kind: Kind = kind
+        self.criterion = _CRITERIA[kind]
 
     @property
     def outputs(self) -> int:
@@ -101,10 +114,11 @@ class ClassifyTask(LabelTask):
         """Labels and their kind, from the training records."""
         kind = settings.kind if settings.kind != "auto" else _kind(records)
         if kind == "number":
-            return cls(settings, kind, ["number"])
-        found = [label for record in records for label in _labels(record, kind)]
+            read_all(records, _number)
+            return cls(settings, kind, ["number"], positive=_positive(settings, kind, []))
+        found = list(chain.from_iterable(read_all(records, lambda record: _labels(record, kind))))
         labels, weights = learn_label_set(records, found, balanced=settings.class_weights == "balanced")
-        return cls(settings, kind, labels, weights)
+        return cls(settings, kind, labels, weights, _positive(settings, kind, found))
 
     def sequences(
         self, records: Sequence[Record], tokenizer: Tokenizer, *, max_length: int, first: int
@@ -116,7 +130,7 @@ class ClassifyTask(LabelTask):
     def target(self, record: Record) -> tuple[np.ndarray, float]:
         """A record's label as the loss wants it, and its weight."""
         if self.kind == "number":
-            return np.array([[float(require(record, "label", float))]], dtype=np.float32), 1.0
+            return np.array([[_number(record)]], dtype=np.float32), 1.0
         indices = [label_index(label, self.labels, record) for label in _labels(record, self.kind)]
         if self.kind == "one":
             return np.array(indices), 1.0 if self.weights is None else self.weights[indices[0]]
@@ -148,7 +162,7 @@ class ClassifyTask(LabelTask):
     def metrics(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """As the field counts each kind."""
         if self.kind == "number":
-            gold = [float(require(record, "label", float)) for record in records]
+            gold = [_number(record) for record in records]
             return classes.regression(gold, [prediction["value"] for prediction in predictions])
         if self.kind == "several":
             gold = [_labels(record, self.kind) for record in records]
@@ -158,12 +172,13 @@ class ClassifyTask(LabelTask):
             [prediction["label"] for prediction in predictions],
             scores=[[prediction["scores"][label] for label in self.labels] for prediction in predictions],
             labels=self.labels,
+            positive=self.positive,
         )
 
     def by_record(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
         """Whether the label is right; how many labels are; or the number."""
         if self.kind == "number":
-            gold = [float(require(record, "label", float)) for record in records]
+            gold = [_number(record) for record in records]
             return {"pearson": moments(gold, [prediction["value"] for prediction in predictions])}
         if self.kind == "several":
             gold = [set(_labels(record, self.kind)) for record in records]
@@ -174,29 +189,62 @@ class ClassifyTask(LabelTask):
         return {"accuracy": right_labels(gold, predictions)}
 
     def to_dict(self) -> dict[str, Any]:
-        """Kind, labels, settings."""
+        """Kind, labels, which is the positive one, settings."""
         return {
             "kind": self.kind,
             "labels": self.labels,
             "weights": self.weights,
+            "positive": self.positive,
             "settings": settings_dict(self.settings),
         }
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> ClassifyTask:
         """The task that `to_dict` described."""
-        return cls(ClassifySettings(**saved["settings"]), saved["kind"], saved["labels"], saved.get("weights"))
+        settings = ClassifySettings(**saved["settings"])
+        return cls(settings, saved["kind"], saved["labels"], saved.get("weights"), saved.get("positive"))
 
 
 def _kind(records: Sequence[Record]) -> Kind:
-    """Several labels if any label is a list; a number if all are floats and some has a fraction; else one."""
-    values = [require(record, "label", object) for record in records]
+    """Several labels if any label is a list; a number if all are numbers and some has a fraction; else one.
+
+    Whole numbers alone are names of classes, as in most sets of reviews and of topics.
+    """
+    values = read_all(records, lambda record: require(record, "label", object))
     if any(isinstance(value, list) for value in values):
         return "several"
-    numbers = [value for value in values if isinstance(value, float)]
-    if values and len(numbers) == len(values) and not all(number.is_integer() for number in numbers):
-        return "number"
-    return "one"
+    fractions = [_has_fraction(value) for value in values]
+    return "number" if True in fractions and None not in fractions else "one"
+
+
+def _has_fraction(value: Any) -> bool | None:
+    """Whether a number, which CSV writes as text, has a fraction; None: it is no number."""
+    if isinstance(value, str) and NUMBER.fullmatch(value.strip()):
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return isinstance(value, float) and not value.is_integer()
+
+
+def _positive(settings: ClassifySettings, kind: Kind, found: Sequence[str]) -> str | None:
+    """Of two labels the one named, else the rarer, else the later; None: there are not two, or not one a record.
+
+    Raises:
+        ConfigError: one is named that is not one of two.
+    """
+    labels, named = learn_labels(found) if kind == "one" else [], settings.positive
+    if len(labels) == 2 and named is None:
+        counts = Counter(found)
+        return min(reversed(labels), key=lambda label: counts[label])
+    if named is not None and (len(labels) != 2 or named not in labels):
+        there = listed(labels) if labels else {"several": "lists of labels", "number": "numbers"}[kind]
+        raise ConfigError(f"classify.positive is {named!r}; wanted one of two labels, and the records have {there}")
+    return named
+
+
+def _number(record: Record) -> float:
+    """A record's number."""
+    return float(require(record, "label", float))
 
 
 def _labels(record: Record, kind: Kind) -> list[str]:

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from bothways.data.messages import nearest, shown
 from bothways.data.record import Record
 from bothways.errors import ModelError
 
 UNSEEN = -100  # a gold label that training did not see: cross-entropy passes over it (torch's ignore_index)
-UNSEEN_NOTE = "a gold label that training did not see: it counts as an error, and teaches nothing"
 
 
 def as_label(value: Any) -> str:
@@ -51,6 +51,29 @@ def numbered(found: Sequence[str], labels: Sequence[str]) -> np.ndarray:
     """
     place = {label: number for number, label in enumerate(labels)}
     return np.array([place.get(label, UNSEEN) for label in found], dtype=np.int64)
+
+
+def unseen_notes(
+    what: str, records: Sequence[Record], found: Sequence[Sequence[str]], labels: Sequence[str]
+) -> list[tuple[str, ...]]:
+    """For each record, what is told of its labels that training did not see.
+
+    It says where such a label stands first and which known one is like it, the same in each record, so that it can be
+    counted over them. `what` is the kind of label ("tag"); `found` the gold labels of each record.
+    """
+    told = dict.fromkeys(labels, "")
+    notes = []
+    for record, own in zip(records, found, strict=True):
+        for label in own:
+            if label not in told:
+                near = nearest(label, labels)
+                hint = f"; did you mean {shown(near)}?" if near else ""
+                told[label] = (
+                    f"the {what} {shown(label)} (first at {record.where}) was not seen in training, "
+                    f"and counts as an error{hint}"
+                )
+        notes.append(tuple(told[label] for label in dict.fromkeys(own) if told[label]))
+    return notes
 
 
 def balanced_weights(found: Iterable[str], labels: Sequence[str]) -> list[float]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bothways.batch import Batch, Example, Piece, Read
-from bothways.data.record import Record, require
+from bothways.data.record import Record, read_all, require
 from bothways.errors import ConfigError, DataError
 from bothways.nn.encoder import Encoder
 from bothways.nn.heads import Head, LabelHead
@@ -43,6 +43,16 @@ class LabelTask(Task):
         self, records: Sequence[Record], tokenizer: Tokenizer, *, max_length: int, labelled: bool, first: int = 0
     ) -> list[Encoded]:
         """An example a record; its windows stay together."""
+        try:
+            return self._encoded(records, tokenizer, max_length, labelled, first)
+        except DataError:
+            if labelled:  # before training all mistakes are counted, so each record is looked at by itself
+                read_all(records, lambda record: self._encoded([record], tokenizer, max_length, labelled, first))
+            raise
+
+    def _encoded(
+        self, records: Sequence[Record], tokenizer: Tokenizer, max_length: int, labelled: bool, first: int
+    ) -> list[Encoded]:
         encoded = []
         sequences = self.sequences(records, tokenizer, max_length=max_length, first=first)
         for record, (pieces, coverage) in zip(records, sequences, strict=True):

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bothways.batch import Piece
-from bothways.data.record import Record
+from bothways.data.record import Record, read_all
 from bothways.errors import ConfigError
 from bothways.metrics import classes
 from bothways.tasks.base import Answer, Coverage, settings_dict
@@ -74,10 +74,7 @@ class PairTask(LabelTask):
     @classmethod
     def learn(cls, records: Sequence[Record], settings: PairSettings) -> PairTask:
         """The labels, from the training records."""
-        found = []
-        for record in records:
-            read_pair(record)
-            found.append(label_of(record))
+        found = read_all(records, _label)
         labels, weights = learn_label_set(records, found, balanced=settings.class_weights == "balanced")
         if settings.positive is not None and settings.positive not in labels:
             known = ", ".join(labels)
@@ -128,3 +125,9 @@ class PairTask(LabelTask):
     def from_dict(cls, saved: dict[str, Any]) -> PairTask:
         """The task that `to_dict` described."""
         return cls(PairSettings(**saved["settings"]), saved["labels"], saved["weights"])
+
+
+def _label(record: Record) -> str:
+    """The label of a record that has two texts."""
+    read_pair(record)
+    return label_of(record)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bothways.batch import Piece
-from bothways.data.record import Record, require
+from bothways.data.record import Record, read_all, require
 from bothways.errors import DataError
 from bothways.metrics.bootstrap import moments
 from bothways.metrics.similarity import similarity
@@ -59,10 +59,7 @@ class SimilarityTask(LabelTask):
     @classmethod
     def learn(cls, records: Sequence[Record], settings: SimilaritySettings) -> SimilarityTask:
         """The range of the labels, from the training records."""
-        found = []
-        for record in records:
-            read_pair(record)
-            found.append(_label(record))
+        found = read_all(records, _checked)
         if not found or min(found) == max(found):
             where = f"{records[0].path}: " if records else ""
             same = f"all {len(found)} records have the label {found[0]:g}" if found else "there is no record"
@@ -104,6 +101,12 @@ class SimilarityTask(LabelTask):
     def from_dict(cls, saved: dict[str, Any]) -> SimilarityTask:
         """The task that `to_dict` described."""
         return cls(SimilaritySettings(**saved["settings"]), saved["low"], saved["high"])
+
+
+def _checked(record: Record) -> float:
+    """The number of a record that has two texts."""
+    read_pair(record)
+    return _label(record)
 
 
 def _label(record: Record) -> float:

@@ -23,11 +23,11 @@ from bothways.metrics import spans as metrics
 from bothways.nn.encoder import Encoder
 from bothways.nn.heads import Head
 from bothways.tasks.base import Answer
-from bothways.tasks.labels import UNSEEN, numbered
+from bothways.tasks.labels import UNSEEN
 from bothways.tasks.one_label import label_answer, label_head, label_loss, label_of, learn_label_set, read_cls
 from bothways.tasks.sentences import Split
 from bothways.tasks.tag_sets import TagSet, gold_tags, learn_span_tags
-from bothways.tasks.tagging import WordSettings, WordTask, read_words
+from bothways.tasks.tagging import Names, WordSettings, WordTask, read_words
 from bothways.tasks.windows import Window
 
 
@@ -66,9 +66,14 @@ class SlotsTask(WordTask):
         """A linear layer on each word's first piece, and one on the pooled [CLS]."""
         return super().heads(encoder) | {"intent": label_head(encoder, len(self.intents))}
 
-    def right(self, record: Record) -> dict[str, np.ndarray]:
-        """Numbers of a record's tags (words,) and of its intent (1,)."""
-        return super().right(record) | {"intent": numbered([_intent(record)], self.intents)}
+    @property
+    def names(self) -> dict[str, Names]:
+        """The tags, and the intents."""
+        return super().names | {"intent": Names("intent", self.intents)}
+
+    def right(self, record: Record) -> dict[str, list[str]]:
+        """A record's tags, one a word, and its one intent."""
+        return super().right(record) | {"intent": [_intent(record)]}
 
     def examples(self, windows: list[Window], labels: dict[str, np.ndarray]) -> list[Example]:
         """One example: the windows of a long utterance stay together, since they have one intent."""
@@ -83,7 +88,7 @@ class SlotsTask(WordTask):
         for head in ("slots", "intent"):
             labels = batch.targets[head].labels
             assert labels is not None
-            losses[head] = label_loss(scores[head], labels, weights=None, smoothing=0.0)
+            losses[head] = label_loss(scores[head], labels, weights=None, smoothing=self.settings.label_smoothing)
         return losses
 
     def decode(self, record: Record, answers: list[Answer]) -> dict[str, Any]:

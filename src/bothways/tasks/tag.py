@@ -20,7 +20,6 @@ import numpy as np
 from torch import Tensor
 
 from bothways.batch import Batch, Example
-from bothways.data.messages import nearest, shown
 from bothways.data.record import Record, read_all, require
 from bothways.errors import ConfigError, DataError
 from bothways.metrics import classes
@@ -28,8 +27,7 @@ from bothways.metrics.spans import Span, entities, entity_counts, spans
 from bothways.nn.encoder import Encoder
 from bothways.nn.heads import Head
 from bothways.tasks.base import Answer
-from bothways.tasks.labels import balanced_weights, labels_config, labels_from_config, numbered
-from bothways.tasks.one_label import check_smoothing
+from bothways.tasks.labels import balanced_weights, labels_config, labels_from_config, numbered, unseen_notes
 from bothways.tasks.sentences import Mark, Sentence, Split, marks_in, tags_in, word_spans
 from bothways.tasks.tag_sets import PLAIN, TagSet, learn_tags, repaired, scheme_tags, tags_of
 from bothways.tasks.tagging import Gold, WordSettings, WordTask, tag_examples, tag_heads, tag_loss
@@ -48,11 +46,8 @@ class TagSettings(WordSettings):
     """begin a span at a tag that goes on with one that never began, as IOB1 files have them"""
     class_weights: Literal["balanced"] | None = None
     """weigh rare tags up in the loss"""
-    label_smoothing: float = 0.0
-    """share of the target spread over all tags"""
 
     def __post_init__(self) -> None:
-        check_smoothing(self.label_smoothing)
         super().__post_init__()
         if self.crf and self.decode == "greedy":
             raise ConfigError("tag.decode is greedy, but tag.crf decides whole sequences; leave one of them out")
@@ -125,15 +120,12 @@ class TagTask(WordTask):
         return tag_heads(encoder, len(self.tags.names), crf=self.settings.crf)
 
     def gold(self, records: Sequence[Record], sentences: Sequence[Sentence]) -> list[Gold]:
-        """The right tags of each record; what is told of a tag that training did not see names where it stands."""
+        """The right tags of each record; of one that training did not see it is told where it stands first."""
         found = read_all(list(zip(records, sentences, strict=True)), lambda both: self._gold_tags(*both))
-        told = self._unseen(records, found)
+        unseen = unseen_notes("tag", records, [right.tags for right in found], self.tags.names)
         return [
-            Gold(
-                {"tags": numbered(right.tags, self.tags.names)},
-                right.notes + tuple(told[tag] for tag in set(right.tags) & told.keys()),
-            )
-            for right in found
+            Gold({"tags": numbered(right.tags, self.tags.names)}, right.notes + new)
+            for right, new in zip(found, unseen, strict=True)
         ]
 
     def examples(self, windows: list[Window], labels: dict[str, np.ndarray]) -> list[Example]:
@@ -161,18 +153,6 @@ class TagTask(WordTask):
         if not self.settings.repair:
             raise record.error(f"{wrong}; mend the tags, or say --tag.repair to begin a span there")
         return Right(repaired(tags, scheme), (f"tags that {scheme} forbids were repaired",))
-
-    def _unseen(self, records: Sequence[Record], gold: Sequence[Right]) -> dict[str, str]:
-        """What is told of each gold tag that training did not see: where it stands first, and which is like it."""
-        told: dict[str, str] = {}
-        for record, right in zip(records, gold, strict=True):
-            for tag in dict.fromkeys(right.tags):
-                if tag not in told and tag not in self.tags.names:
-                    near = nearest(tag, self.tags.names)
-                    hint = f"; did you mean {shown(near)}?" if near else ""
-                    where = f"first at {record.path}:{record.line}" if record.line else f"first in {record.path}"
-                    told[tag] = f"the tag {shown(tag)} ({where}) was not seen in training, and counts as an error{hint}"
-        return told
 
     def losses(self, scores: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy of each word, or of each sentence's sequence."""

@@ -18,8 +18,8 @@ from bothways.nn.crf import CrfHead, log_likelihood
 from bothways.nn.encoder import Encoder
 from bothways.nn.heads import Head, TokenHead
 from bothways.tasks.base import Answer, Coverage, Encoded, Task, settings_dict
-from bothways.tasks.labels import UNSEEN, UNSEEN_NOTE, numbered
-from bothways.tasks.one_label import label_loss, softmax
+from bothways.tasks.labels import UNSEEN, numbered, unseen_notes
+from bothways.tasks.one_label import check_smoothing, label_loss, softmax
 from bothways.tasks.sentences import Sentence, Split, sentence_in, sentence_of, split_of, told_span
 from bothways.tasks.tag_sets import TagSet, gold_tags
 from bothways.tasks.viterbi import Steps, marginals, viterbi
@@ -40,14 +40,24 @@ class WordSettings:
     """what raw text is parted into (chinese: jieba's words); auto: what the training set has"""
     stride: int = 64
     """tokens that the windows of a text longer than the model share; at most half a window"""
+    label_smoothing: float = 0.0
+    """share of the target spread over all labels"""
 
     def __post_init__(self) -> None:
+        check_smoothing(self.label_smoothing)
         if self.stride < 0:
             raise ConfigError(f"{self.task}.stride is {self.stride}; it must be at least 0")
 
     def split_for(self, records: Sequence[Record]) -> Split:
         """How raw text is parted: as it is said here, or as these training records have it."""
         return split_of(records) if self.split == "auto" else self.split
+
+
+class Names(NamedTuple):
+    """The labels that a head gives, in their order, and what one of them is called: a "tag"."""
+
+    what: str
+    known: Sequence[str]
 
 
 class Gold(NamedTuple):
@@ -115,18 +125,29 @@ class WordTask(Task):
         return sentence_of(record, self.split)
 
     def gold(self, records: Sequence[Record], sentences: Sequence[Sentence]) -> list[Gold]:
-        """What is right of each record.
+        """What is right of each record; of a label that training did not see it is told where it stands first.
 
         Raises:
             DataError: a record without it.
         """
-        found = read_all(records, self.right)
-        unseen = [any(UNSEEN in numbers for numbers in labels.values()) for labels in found]
-        return [Gold(labels, (UNSEEN_NOTE,) if new else ()) for labels, new in zip(found, unseen, strict=True)]
+        found, names = read_all(records, self.right), self.names
+        notes: list[tuple[str, ...]] = [()] * len(records)
+        for head, (what, known) in names.items():
+            new = unseen_notes(what, records, [right[head] for right in found], known)
+            notes = [before + after for before, after in zip(notes, new, strict=True)]
+        return [
+            Gold({head: numbered(labels, names[head].known) for head, labels in right.items()}, told)
+            for right, told in zip(found, notes, strict=True)
+        ]
 
-    def right(self, record: Record) -> dict[str, np.ndarray]:
-        """The numbers of the right answers, by head: (words,) of the tags."""
-        return {self.head: numbered(gold_tags(record, self.tags), self.tags.names)}
+    @property
+    def names(self) -> dict[str, Names]:
+        """The labels of each head."""
+        return {self.head: Names("tag", self.tags.names)}
+
+    def right(self, record: Record) -> dict[str, list[str]]:
+        """The right labels, by head: of the tags, one a word."""
+        return {self.head: gold_tags(record, self.tags)}
 
     def windows(
         self, record: Record, sentence: Sentence, text: Text, tokenizer: Tokenizer, *, number: int, max_length: int
@@ -142,7 +163,7 @@ class WordTask(Task):
 
     def losses(self, scores: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy of each word."""
-        return {"tags": tag_loss(scores, batch)}
+        return {"tags": tag_loss(scores, batch, smoothing=self.settings.label_smoothing)}
 
     def tagged(self, answers: Sequence[Answer]) -> Tagged:
         """The tags that the answers to one record give its words."""

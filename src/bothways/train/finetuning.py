@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from typing import Any
 import torch
 
 from bothways.batch import Example
-from bothways.data.finetuning import ExampleSource, count_repeated
+from bothways.data.finetuning import ExampleSource
 from bothways.data.loader import StepSize, count_steps
 from bothways.data.record import Record
+from bothways.data.repeats import first_places, kept_hashes, repeated, text_hashes
 from bothways.errors import DataError
 from bothways.infer.predictor import Predictor
 from bothways.models.model import Model, save, seed_everything, start_from
@@ -54,6 +55,8 @@ def finetune_run(
         return run
     seed_everything(wanted.common.seed)
     model = start_from(settings.model, task, features=settings.features)
+    trained_on = first_places(train_records)
+    model.trained_on = kept_hashes(trained_on)
     optim = settings.optim
     if settings.frozen:
         optim = freeze(model, optim)
@@ -87,7 +90,7 @@ def finetune_run(
     with telling(folder):
         state = restore(training)
         if state is None:
-            _tell_beginning(training, encoded, dev)
+            _tell_beginning(training, encoded, dev, trained_on)
         best = Best(**state["best"]) if state and "best" in state else Best()
         total = state["steps"] if state and "steps" in state else _total_steps(training, settings)
 
@@ -174,8 +177,10 @@ def _keep_best(best: Best, score: float, training: Training) -> None:
         best.since += 1
 
 
-def _tell_beginning(training: Training, encoded: Sequence[Encoded], dev: Dev | None) -> None:
-    """What the run starts from, in the log and for the user."""
+def _tell_beginning(
+    training: Training, encoded: Sequence[Encoded], dev: Dev | None, trained_on: Mapping[int, Record]
+) -> None:
+    """What the run starts from, in the log and for the user; `trained_on` is from `first_places`."""
     log, told = training.folder.log, training.model.told
     data: dict[str, Any] = {"records": len(encoded), "tokens": _read_of(encoded).told()}
     notes = _notes(encoded)
@@ -187,11 +192,12 @@ def _tell_beginning(training: Training, encoded: Sequence[Encoded], dev: Dev | N
         notes = _notes(dev.encoded)
         lines.append(f"dev: {_coverage(dev.encoded)}")
         lines += [f"dev: {count:,} records: {note}" for note, count in notes.most_common()]
-    if dev is not None and (repeated := count_repeated(_examples(dev.encoded), _examples(encoded))):
-        data["dev_in_train"] = repeated
+    if dev is not None and (again := repeated(dev.records, trained_on)):
+        data["dev_in_train"] = len(again)
+        original = next(trained_on[text] for text in text_hashes(again[0]) if text in trained_on)
         lines.append(
-            f"warning: {repeated:,} of {len(dev.records):,} dev records also stand in train; "
-            f"their scores say nothing about unseen text"
+            f"warning: {len(again):,} of {len(dev.records):,} dev records also stand in train (first: {again[0].where} "
+            f"is {original.where}); their scores say nothing about unseen text"
         )
     log.write({"data": data, "model": told, "hardware": hardware()})
     for line in lines:

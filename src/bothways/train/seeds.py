@@ -28,8 +28,10 @@ def finetune_seeds(wanted: Any, once: Callable[[Any], Run], criterion: str, rank
     if ranks.first and not folder.model.exists():
         best = max(runs, key=lambda run: run.scores.get(criterion, 0.0))
         _copy(best.model, folder.model)
-    ranks.wait()
-    return Run(folder.path, over_seeds([run.scores for run in runs]))
+    if run := folder.finished():
+        return run
+    folder.log.open(keep_until_step=None)
+    return folder.finish(over_seeds([run.scores for run in runs]))
 
 
 def _with_seed(wanted: Any, seed: int) -> Any:

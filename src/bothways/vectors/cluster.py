@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -47,12 +48,18 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Clustered:
-    """What was found. scores: against the records' labels, where all have one; tried: silhouettes by number"""
+    """What was found.
+
+    scores: against the records' labels, where all have one
+    tried:  silhouettes by number
+    counts: `records`, `tokens`, `tokens_dropped` and `seconds`, as every evaluation has them
+    """
 
     clusters: list[Cluster]
     scores: dict[str, float]
     tried: dict[int, float]
     told: list[str]
+    counts: dict[str, float]
 
 
 def cluster_file(
@@ -96,7 +103,9 @@ def cluster_file(
     work = out.with_name(f".{out.name}.work")
     work.mkdir(parents=True, exist_ok=True)
     (work / "vectors.npy").unlink(missing_ok=True)
-    told = embed_file(predictor, data, work / "vectors.npy", identity=identity, columns=columns, quiet=quiet).told
+    begun = time.perf_counter()
+    done = embed_file(predictor, data, work / "vectors.npy", identity=identity, columns=columns, quiet=quiet)
+    told = done.told
     vectors = unit(np.load(work / "vectors.npy"))
     if len(vectors) < 2 or (clusters or 0) > len(vectors):
         shutil.rmtree(work)
@@ -113,7 +122,8 @@ def cluster_file(
             _write(part, records, numbers, centres, vectors, found, scores, tried, asked=method)
             told += draw_map(part / "map.html", vectors, numbers, texts, [asdict(one) for one in found], seed=seed)
     shutil.rmtree(work)
-    return Clustered(found, scores, tried, told)
+    counts = {"records": done.records, "tokens": done.coverage.kept, "tokens_dropped": done.coverage.dropped}
+    return Clustered(found, scores, tried, told, counts | {"seconds": round(time.perf_counter() - begun, 3)})
 
 
 def assign(

@@ -43,6 +43,7 @@ class Embedded:
     records: int
     width: int
     reused: int
+    coverage: Coverage
     told: list[str]
 
 
@@ -96,7 +97,7 @@ def embed_file(
         counted.end(told.records)
         width = _assemble(out, work, files, read_records(data, columns=columns), seen)
         shutil.rmtree(work)
-    return Embedded(told.records, width, reused, told.lines())
+    return Embedded(told.records, width, reused, told.coverage, told.lines())
 
 
 def check_out(out: Path, *, parted: bool) -> None:
@@ -129,8 +130,9 @@ def _write_part(
     told = Told()
     task = predictor.model.task
     assert isinstance(task, EmbedTask)
-    by_model = segmenter is not None and task.level == "word"  # at the others, words decide nothing
-    chunk = segmented(records, segmenter) if by_model else list(records)
+    if task.level != "word":  # at the others, words decide nothing
+        segmenter = None
+    chunk = list(records) if segmenter is None else segmented(records, segmenter)
     vectors, sizes, places = [], [], []
     for one in embedded(predictor, chunk, told=told, first=first):
         if isinstance(one, Parts):

@@ -42,7 +42,7 @@ def is_retrieval(path: Path) -> bool:
 
 
 def evaluate_retrieval(model: Predictor | None, folder: str | Path, *, split: str = "test") -> dict[str, Any]:
-    """`ndcg@10`, `mrr@10`, `recall@10`, `recall@100`, `map` of the model; of BM25 by `words.`, both joined by `both.`
+    """`ndcg@10`, `mrr@10`, `recall@10`, `recall@100`, `map` of the model; of BM25 as `words.…`, of both as `both.…`
 
     A `pair` or `similarity` model reads each query with each candidate (of a whole corpus: with BM25's best hundred).
     None: BM25 alone.

@@ -1,0 +1,122 @@
+"""Tests of labels for a text: which kind they are, what each kind is chosen and scored by, messages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bothways.data.records import read_records
+from bothways.errors import ConfigError
+from bothways.models.model import save
+from bothways.tasks.classify import ClassifySettings, ClassifyTask
+from bothways.train.run import finetune
+
+LABELS: dict[str, list[Any]] = {
+    "one": ["good", "bad", "bad"],
+    "several": [["good", "new"], ["bad"], []],
+    "number": [0.5, 1.0, 4.5],
+}
+CRITERION = {"one": "accuracy", "several": "micro_f1", "number": "pearson"}
+
+
+def texts(labels: list[Any]) -> list[dict[str, Any]]:
+    """A record a label."""
+    return [{"text": text, "label": label} for text, label in zip(["ab", "cd 我", "e"], labels, strict=True)]
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_a_run_of_each_kind_is_scored_on_dev(kind: str, make_model: Any, as_records: Any, tmp_path: Path) -> None:
+    given = texts(LABELS[kind])
+    task = ClassifyTask.learn(as_records(given), ClassifySettings())
+    assert (task.kind, task.criterion) == (kind, CRITERION[kind])
+    start = save(make_model(task), tmp_path / "start")
+    torch.set_num_threads(1)
+    common: dict[str, Any] = {"model": str(start), "epochs": 1, "device": "cpu", "quiet": True}
+    run = finetune("classify", train=given, dev=given, out=tmp_path / "run", **common)
+    assert CRITERION[kind] in run.scores
+    parts = {"mine": {"task": "classify"}}
+    named = [record | {"task": "mine"} for record in given]
+    several = finetune("multi", train=named, dev=named, out=tmp_path / "multi", tasks=parts, **common)
+    assert several.scores["mean"] == several.scores[f"mine.{CRITERION[kind]}"]
+
+
+def judged(*labels: str) -> list[dict[str, Any]]:
+    """Predictions for mails of these labels: each spam is surer than the one before."""
+    chances = [0.1 * number for number, _ in enumerate(labels, 1)]
+    return [{"label": "spam", "scores": {"ham": 1 - chance, "spam": chance}} for chance in chances]
+
+
+@pytest.mark.parametrize(
+    ("train", "settings", "positive"),
+    [
+        (["ham", "spam", "ham"], {}, "spam"),
+        (["ham", "spam", "spam"], {}, "ham"),
+        (["ham", "spam"], {}, "spam"),  # the later
+        (["ham", "spam", "spam"], {"positive": "spam"}, "spam"),
+    ],
+)
+def test_pr_auc_is_of_one_label_whatever_is_scored(
+    train: list[str], settings: Any, positive: str, as_records: Any
+) -> None:
+    given = [{"text": "a", "label": label} for label in train]
+    task = ClassifyTask.learn(as_records(given), ClassifySettings(**settings))
+    again = ClassifyTask.from_dict(task.to_dict())
+    for gold in (["ham", "ham", "spam"], ["ham", "spam", "spam"]):
+        records = as_records([{"text": "a", "label": label} for label in gold])
+        scores = again.metrics(records, judged(*gold))
+        assert (scores["positive"], scores["pr_auc"]) == (positive, 1.0)
+
+
+def test_a_model_saved_without_its_positive_label_takes_the_rarer_that_is_scored(as_records: Any) -> None:
+    saved = ClassifyTask(ClassifySettings(), "one", ["ham", "spam"]).to_dict()
+    del saved["positive"]
+    task = ClassifyTask.from_dict(saved)
+    for gold, rarer in ((["ham", "ham", "spam"], "spam"), (["ham", "spam", "spam"], "ham")):
+        records = as_records([{"text": "a", "label": label} for label in gold])
+        assert task.metrics(records, judged(*gold))["positive"] == rarer
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        (["ham", "spam"], "wanted one of two labels, and the records have 'ham', 'spam'"),
+        (["ham", "spam", "Spam"], "wanted one of two labels, and the records have 'Spam', 'ham', 'spam'"),
+        ([["ham"], ["spam"]], "wanted one of two labels, and the records have lists of labels"),
+        ([1.5, 2.5], "wanted one of two labels, and the records have numbers"),
+    ],
+)
+def test_only_one_of_two_labels_is_positive(labels: list[Any], told: str, as_records: Any) -> None:
+    given = [{"text": "a", "label": label} for label in labels]
+    with pytest.raises(ConfigError, match=f"classify.positive is 'sapm'; {told}"):
+        ClassifyTask.learn(as_records(given), ClassifySettings(positive="sapm"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind"),
+    [
+        ([1, 2.5, 3], "number"),
+        (["1", "4.5", " -2e-1 "], "number"),  # as CSV has them
+        ([1, 2, 3], "one"),
+        (["1", "2.0", 3], "one"),
+        ([1.0, 2.0], "one"),
+        ([1.5, "good"], "one"),
+        ([1.5, True], "one"),
+        ([1.5, [2]], "several"),
+        ([10**400, 1], "one"),
+    ],
+)
+def test_labels_are_numbers_where_all_are_and_one_has_a_fraction(labels: Any, kind: str, as_records: Any) -> None:
+    given = [{"text": "a", "label": label} for label in labels]
+    assert ClassifyTask.learn(as_records(given), ClassifySettings()).kind == kind
+
+
+def test_numbers_of_a_table_are_learnt_as_numbers(as_records: Any, tokenizer: Any, tmp_path: Path) -> None:
+    (tmp_path / "stars.csv").write_text("text,label\na b,1\nc,4.5\n", encoding="utf-8")
+    records = list(read_records(tmp_path / "stars.csv"))
+    task = ClassifyTask.learn(records, ClassifySettings())
+    encoded = task.encode(records, tokenizer, max_length=16, labelled=True)
+    assert [one.examples[0].reads["label"].labels.tolist() for one in encoded] == [[[1.0]], [[4.5]]]  # type: ignore[union-attr]
+    assert task.metrics(records, [{"value": 1.0}, {"value": 4.5}])["pearson"] == pytest.approx(1.0)
