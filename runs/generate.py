@@ -49,6 +49,14 @@ the seeds. The best epoch by dev counts, whose time does not; tests are written 
 what transformers does (`benchmarks/generate.py --check`). Under each table: how long a set was learnt, and from what.
 Samples are of sentences of our own (`runs/writing_samples.py`), for the sets' texts belong
 to their authors; five test records of each, from the worst written to the best, are left in `samples.md` in `--work`.
+
+Where no model reads both languages, one vocabulary and one encoder are first learnt on the pairs themselves, each side
+as text of its own:
+
+    bothways vocab --text train.jsonl --columns.text source,target --size 16000 --out out/vocab
+    bothways pretrain --text train.jsonl --columns.text source,target --vocab out/vocab --corpus.second none \\
+        --minutes 10 --out out/encoder
+    bothways finetune generate --model out/encoder --train train.jsonl --dev dev.jsonl --out out/writer
 """
 TITLES = {
     "translation": "Translation",

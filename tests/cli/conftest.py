@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 from tests.toys import Told, bothways, labelled, write_records
+
+from bothways.models.model import fresh, save
+from bothways.nn.decoding_settings import Decoding
+from bothways.nn.encoder import EncoderConfig
+from bothways.tasks.generate import GenerateSettings, GenerateTask
+from bothways.text.tokenizer import Tokenizer
 
 records = functools.partial(labelled, shortest=2, longest=12)
 
@@ -54,3 +61,20 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         *("--batching.max-length", 32, "--out", finetuned),
     )
     return Made(text, train, dev, vocab, pretrained, finetuned, told)
+
+
+@pytest.fixture(scope="session")
+def writer(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a model that writes, with random weights."""
+    torch.manual_seed(0)
+    tokenizer = Tokenizer.from_folder(made.vocab)
+    config = EncoderConfig(
+        vocab_size=tokenizer.size,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=32,
+    )
+    task = GenerateTask(GenerateSettings(decoding=Decoding(max_length=6)))
+    return save(fresh(config, tokenizer, task), tmp_path_factory.mktemp("writer") / "model")

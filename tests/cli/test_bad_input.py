@@ -224,6 +224,17 @@ def test_bad_text(verb: str, content: bytes, told: str, made, refused, tmp_path:
     assert told in refused(*words)
 
 
+@pytest.mark.parametrize("verb", ["vocab", "pretrain"])
+def test_a_missing_field_among_several(verb: str, refused, tmp_path: Path):
+    data = tmp_path / "pairs.jsonl"
+    data.write_text('{"source": "a", "target": "b"}\n{"source": "a", "targets": "b"}\n', encoding="utf-8")
+    line = refused(verb, "--text", data, "--columns.text", "source,target", "--out", tmp_path / "out")
+    assert line == (
+        f"{data}:2: no column 'target' (from --columns.text); there are 'targets', 'source'; "
+        f"did you mean --columns.text targets?"
+    )
+
+
 def test_bad_held_out_text_leaves_no_run(made, refused, tmp_path: Path):
     (tmp_path / "dev.txt").write_bytes(b"one line\n\xff\xfe\xfa\n")
     words = ["pretrain", "--text", made.text, "--vocab", made.vocab, "--dev", tmp_path / "dev.txt", "--steps", 2]
@@ -327,6 +338,25 @@ def test_no_model(made, refused, tmp_path: Path):
 def test_bad_words(words: list[str], told: str, refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     assert told in refused(*words)
+
+
+@pytest.mark.parametrize("verb", ["predict", "evaluate"])
+@pytest.mark.parametrize(
+    ("flag", "value", "told"),
+    [
+        ("beams", 0, "beams is 0; it must be at least 1"),
+        ("beams", "two", "decoding.beams is 'two'; wanted a whole number"),
+        ("beam", 4, "generate takes no option 'beam'; known are beams, early_stopping"),
+    ],
+)
+def test_settings_of_decoding_that_can_not_be(
+    verb: str, flag: str, value: object, told: str, writer: Path, refused, tmp_path: Path
+):
+    data = tmp_path / "pairs.jsonl"
+    data.write_text('{"source": "a day", "target": "a film"}\n', encoding="utf-8")
+    words = ["--data", data, f"--generate.{flag}", value]
+    words += ["--out", tmp_path / "out.jsonl"] if verb == "predict" else []
+    assert refused(verb, writer, *words).startswith(told)
 
 
 def test_an_unknown_size_names_the_nearest(made, refused, tmp_path: Path):

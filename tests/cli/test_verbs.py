@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.toys import write_records
 
 from bothways.infer.predictor import load as load_predictor
 from bothways.models.model import load
@@ -134,6 +135,46 @@ def test_columns_rename(made, command, tmp_path: Path):
     again = json.loads(command("evaluate", made.finetuned, *words, "--json").out)
     first = json.loads(command("evaluate", made.finetuned, "--data", made.dev, "--json").out)
     assert again["accuracy"] == first["accuracy"]
+
+
+def test_the_seed_is_that_of_sampling_unless_that_has_its_own(made, writer: Path, command, tmp_path: Path):
+    data = write_records(tmp_path / "pairs.jsonl", [{"source": "a lovely day", "target": "an old friend"}])
+    given = {"predict": ["a lovely day"], "evaluate": ["--data", data, "--json"]}
+    for verb, words in given.items():
+
+        def answer(*more: object, verb: str = verb, words: list[object] = words) -> dict[str, object]:
+            told = command(verb, writer, *words, "--generate.sample", "true", *more)
+            assert told.code == 0, told.err
+            return json.loads(told.out) | {"seconds": 0}
+
+        assert answer("--seed", 5) == answer("--generate.seed", 5) == answer("--seed", 7, "--generate.seed", 5)
+        assert len({json.dumps(answer("--seed", seed)) for seed in range(5)}) > 1
+    assert command("predict", made.finetuned, "a lovely day", "--seed", 5).code == 0
+
+
+def test_one_vocabulary_and_encoder_from_pairs_then_a_writer(command, tmp_path: Path):
+    """As docs/generation.md has it: both sides are learnt from, each a text of its own."""
+    pairs = [{"source": source, "target": target} for source, target in (("看书", "read"), ("吃饭", "eat")) * 20]
+    data = write_records(tmp_path / "train.jsonl", pairs)
+    both = ("--text", data, "--columns.text", "source,target")
+    vocab, encoder, writer = tmp_path / "vocab", tmp_path / "encoder", tmp_path / "writer"
+    told = command("vocab", *both, "--size", 120, "--out", vocab)
+    assert told.code == 0, told.err
+    pieces = (vocab / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    assert {"read", "eat", *"看书吃饭"} <= set(pieces)
+    told = command(
+        *("pretrain", *both, "--vocab", vocab, "--corpus.second", "none", "--steps", 2, "--step-tokens", 64),
+        *("--corpus.max-length", 16, "--corpus.workers", 1, "--out", encoder),
+    )
+    assert told.code == 0, told.err
+    text = sum(len(pair["source"]) + 1 for pair in pairs)  # both English words are one piece each
+    assert f"{text:,} tokens of text" in told.err
+    told = command(
+        *("finetune", "generate", "--model", encoder, "--train", data, "--dev", data, "--epochs", 1, "--out", writer),
+        *("--batching.max-length", 16, "--generate.decoding.max-length", 4),
+    )
+    assert told.code == 0, told.err
+    assert command("predict", writer, "看书").code == 0
 
 
 def test_settings_from_a_file_and_a_flag_over_them(made, command, tmp_path: Path):

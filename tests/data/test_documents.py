@@ -47,6 +47,21 @@ def test_columns_name_the_text(tmp_path):
         list(documents(tmp_path))
 
 
+def test_several_columns_are_a_document_each(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"source": "a\\nb", "target": "c"}\n{"source": " ", "target": ["d", "e"]}\n{"x, y": "f"}\n')
+    found = documents(path, {"text": "source, target,source"})
+    assert [next(found).paragraphs for _ in range(4)] == [["a", "b"], ["c"], ["d"], ["e"]]
+    message = r"a\.jsonl:3: no column 'source' \(from --columns\.text\); there are 'x, y'"
+    with pytest.raises(DataError, match=message):
+        next(found)
+    path.write_text('{"x, y": "f"}\n')
+    assert [d.paragraphs for d in documents(path, {"text": "x, y"})] == [["f"]], "a name with a comma in it"
+    path.write_text('{"source": "a", "target": 3}\n')
+    with pytest.raises(DataError, match=r"'target' is a whole number \('3'\), wanted a string or a list of strings"):
+        list(documents(path, {"text": "source,target"}))
+
+
 @given(lines=st.lists(st.text("ab ", max_size=30), min_size=1, max_size=30), most=st.integers(1, 40))
 def test_no_line_is_lost_and_long_documents_are_cut_at_line_ends(tmp_path_factory, lines, most):
     path = tmp_path_factory.mktemp("documents") / "a.txt"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from bothways.errors import ModelError
 from bothways.models import hub
 from bothways.models.model import Model, count_parameters, fresh, load, save, start_from
 from bothways.models.sizes import SIZES, sized
+from bothways.nn.decoding_settings import Decoding
 from bothways.tasks.classify import ClassifySettings, ClassifyTask
 from bothways.tasks.generate import GenerateSettings, GenerateTask
 from bothways.tasks.multi import MultiTask
@@ -237,6 +240,28 @@ def test_a_name_for_the_hub_is_told_with_the_folder_that_is_like_it(
     refused(
         "bert-base-uncased", "no such folder here (did you mean bert-base-cased?), and the hub can't be reached; check"
     )
+
+
+def test_a_download_has_the_settings_of_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers keeps them in a file of their own."""
+    import huggingface_hub
+
+    task = GenerateTask(GenerateSettings(decoding=Decoding(beams=3, max_length=7)))
+    there = save(fresh(CONFIG, Tokenizer.from_vocab(VOCABULARY), task), tmp_path / "there")
+    (there / "bothways.json").unlink()
+
+    def snapshot(name: str, *, allow_patterns: list[str]) -> str:
+        (tmp_path / "here").mkdir()
+        for path in there.iterdir():
+            if any(fnmatch(path.name, pattern) for pattern in allow_patterns):
+                shutil.copy(path, tmp_path / "here")
+        return str(tmp_path / "here")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    monkeypatch.chdir(tmp_path)
+    found = load("someone/writer").task
+    assert isinstance(found, GenerateTask)
+    assert found.settings.decoding == task.settings.decoding
 
 
 def test_a_file_instead_of_a_folder(folder: Path, refused: Refused) -> None:

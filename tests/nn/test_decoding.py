@@ -231,6 +231,31 @@ def test_sources_leave_when_they_are_written() -> None:
     assert len({len(step.sources) for step in steps}) > 3
 
 
+@pytest.mark.parametrize("beams", [1, 4])
+def test_no_row_of_a_finished_source_reaches_the_decoder(beams: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Together, sources cost as many rows as each alone: none is computed once its target is written."""
+    network = network_of()
+    engine = Engine(network, device=torch.device("cpu"))
+    examples = to_write(12, Decoding(max_length=30, beams=beams))
+    rows: list[int] = []
+    step = Decoder.step
+
+    def counted(self: Decoder, ids: torch.Tensor, cache: Any) -> torch.Tensor:
+        rows.append(len(ids))
+        return step(self, ids, cache)
+
+    monkeypatch.setattr(Decoder, "step", counted)
+    engine.run(examples)
+    together = [*rows]
+    rows.clear()
+    for example in examples:
+        engine.run([example])
+    assert together[0] == 12 * beams
+    assert together == sorted(together, reverse=True)
+    assert len(set(together)) > 3
+    assert sum(together) == sum(rows)
+
+
 # --------------------------------------------------------------------------------------------------- constraints
 
 

@@ -223,6 +223,30 @@ def test_the_same_is_written(name: str, beams: int, two: tuple[Model, Any]) -> N
     assert len(lengths) > 2 or name == "short"
 
 
+def test_what_their_file_says_is_what_is_written(tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    theirs = theirs_of(scale=0.25)
+    with torch.no_grad():
+        theirs.decoder.cls.predictions.bias[SEP] += 2.0
+    generation = theirs.generation_config
+    generation.num_beams, generation.min_length, generation.max_length = 3, 8, 25
+    special = [[number] for number in range(5) if number != SEP]  # we never write them
+    generation.bad_words_ids = [*special, [9], [10, 11], [SEP]]
+    ours = load(saved(theirs, tmp_path / "model"))
+    assert isinstance(ours.task, GenerateTask)
+    sources = [source for source, _ in pairs(20)]
+    writing = ours.task.writing(ours.tokenizer)
+    examples = [Example((Piece(source),), {}, decoding=writing) for source in sources]
+    found = [answer.scores for answer in Engine(ours.network, device=torch.device("cpu")).answers(examples)]
+    ids, mask = padded(sources)
+    with torch.no_grad():
+        wanted = theirs.generate(input_ids=ids, attention_mask=mask)
+    for one, row in zip(found, wanted.tolist(), strict=True):
+        target = row[1:]
+        assert one["ids"].tolist() == (target[: target.index(SEP)] if SEP in target else target)
+    assert min(len(one["ids"]) for one in found) == 7
+
+
 @pytest.mark.parametrize(("top_k", "top_p"), [(5, None), (None, 0.7), (8, 0.5), (1, None), (None, 0.01)])
 def test_sampling_draws_from_the_same_tokens(top_k: int | None, top_p: float | None) -> None:
     logits = torch.randn(50, 30) * 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from bothways.tasks.generate import GenerateSettings, GenerateTask
 from bothways.tasks.multi import Part
 from bothways.tasks.pretraining import PretrainTask
 from bothways.text.tokenizer import Tokenizer
+from bothways.train.run import finetune
 
 GIVEN = [
     {"source": "我 吃", "target": "I eat"},
@@ -91,6 +93,23 @@ def test_what_is_too_long_is_refused_or_told(as_records: Any, tokenizer: Tokeniz
     labels = cut.examples[0].reads[TEXT].labels
     assert tokenizer.sep_id not in labels.tolist()  # it does not end there
     assert len(cut.examples[0].decoder.input_ids) == len(labels) == 15
+
+
+def test_a_decoder_with_fewer_positions_than_its_encoder(make_model: Any, as_records: Any, tmp_path: Path) -> None:
+    """Its own number of them is the limit of targets; the encoder's is that of sources."""
+    task = GenerateTask(GenerateSettings(decoding=Decoding(max_length=20)), shape={"max_position_embeddings": 8})
+    folder = save(make_model(task), tmp_path / "model")
+    for bothways_json in (True, False):
+        if not bothways_json:
+            (folder / "bothways.json").unlink()
+        predictor = Predictor(load(folder), device="cpu")
+        records = [{"source": "我" * 30, "target": "我" * 7}, {"source": "我", "target": "我" * 8}]
+        assert predictor.evaluate(records[:1])["tokens_dropped"] == 0
+        assert predictor.generate(["我" * 30], min_length=20)[0]["unfinished"] is True
+        with pytest.raises(DataError, match=r":2: the target has 8 tokens, the model writes 7; shorten it, or say"):
+            predictor.evaluate(records)
+        scores = predictor.with_options(long="first").evaluate(records)
+        assert scores["tokens_dropped"] == 1
 
 
 def test_windows_of_a_long_source_are_read_together(make_model: Any) -> None:
@@ -258,6 +277,29 @@ def test_it_learns_to_translate(translator: Any) -> None:
     assert predictor.evaluate([{"source": "我 吃", "target": "x y z w"}])["chrf"] < 10
 
 
+@pytest.mark.parametrize(("criterion", "epochs"), [("chrf", 2), ("rougeL", 4)])
+def test_the_criterion_chooses_the_epoch_and_when_to_stop(
+    criterion: Any, epochs: int, make_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """chrF falls from epoch to epoch and ROUGE rises, whatever is written; BLEU, the default, says nothing."""
+    seen: list[Any] = []
+
+    def metrics(self: GenerateTask, records: Any, predictions: Any) -> dict[str, Any]:
+        seen.append(predictions)
+        return {"bleu": 1.0, "chrf": -float(len(seen)), "rougeL": float(len(seen))}
+
+    monkeypatch.setattr(GenerateTask, "metrics", metrics)
+    start = save(make_model(PretrainTask("next")), tmp_path / "bert")
+    task = {"criterion": criterion, "decoding": {"max_length": 4}}
+    more: dict[str, Any] = {"epochs": 4, "patience": 1, "generate": task, "optim": {"lr": 1e-2}}
+    run = finetune("generate", model=start, train=GIVEN, dev=GIVEN, out=tmp_path / "run", **more)
+    entries = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in entries if "dev" in entry] == [*range(1, epochs + 1)]
+    best = 0 if criterion == "chrf" else epochs - 1
+    assert seen[-1] == seen[best], "the finished model is that of the best epoch"
+    assert seen[-1] != seen[epochs - 1 - best]
+
+
 def test_special_tokens_are_never_written(translator: Any) -> None:
     """However likely: whoever was taught by targets with unknown characters would else write [UNK] for them."""
     predictor = translator()
@@ -335,6 +377,21 @@ def test_the_stream_is_the_text(translator: Any) -> None:
     assert "".join(predictor.generate_stream("我 吃", **sampled)) == text
     with pytest.raises(ConfigError, match="beams is 2; a stream needs beams 1"):
         predictor.generate_stream("我 吃", beams=2)
+
+
+def test_the_stream_does_not_wait_for_the_end(translator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A piece is there when the token after it is: the first one after two steps, of a text of many."""
+    predictor = translator()
+    network, steps = predictor.model.network, []
+    inner = network.next_logits
+    monkeypatch.setattr(network, "next_logits", lambda ids, cache: steps.append(len(ids)) or inner(ids, cache))
+    pieces = predictor.generate_stream("他 看 我")
+    assert steps == []
+    taken = [(piece, len(steps)) for piece in pieces]
+    assert "".join(piece for piece, _ in taken) == "he sees me"
+    assert taken[0] == ("h", 2)
+    assert [at for _, at in taken] == sorted({at for _, at in taken})
+    assert len(steps) == 9, "eight letters and the end"
 
 
 def test_alignment_and_content(translator: Any) -> None:
@@ -452,12 +509,86 @@ def test_damaged_config(change: Any, message: str, make_model: Any, tmp_path: Pa
     assert str(folder) in str(caught.value)
 
 
-def test_generation_settings_that_can_not_be(make_model: Any, tmp_path: Path) -> None:
-    folder = save(make_model(task_of()), tmp_path / "model")
-    (folder / "bothways.json").unlink()
-    (folder / "generation_config.json").write_text(json.dumps({"num_beams": 0}))
-    with pytest.raises(ModelError, match=r"generation_config.json: .*beams is 0"):
+@pytest.fixture
+def theirs(make_model: Any, tmp_path: Path) -> Callable[..., Path]:
+    """The folder of a model as transformers would have saved it, with these settings in a file of theirs."""
+
+    def make(generation: dict[str, Any], file: str = "generation_config.json") -> Path:
+        folder = save(make_model(task_of()), tmp_path / "theirs")
+        (folder / "bothways.json").unlink()
+        (folder / "generation_config.json").unlink()
+        raw = json.loads((folder / file).read_text()) if (folder / file).exists() else {}
+        (folder / file).write_text(json.dumps(raw | generation))
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("generation", "message"),
+    [
+        ({"num_beams": 0}, "beams is 0; it must be at least 1"),
+        ({"max_length": "20"}, "max_length is '20'; wanted a whole number"),
+        ({"early_stopping": "soon"}, "early_stopping is 'soon'; wanted one of no, yes, never"),
+        ({"bad_words_ids": "ab"}, "bad_words_ids is 'ab'; wanted lists of ids from 0 to "),
+        ({"bad_words_ids": [[5], []]}, "bad_words_ids is '[[5], []]'; wanted lists of ids from 0 to "),
+        ({"bad_words_ids": [[5, 10**6]]}, "bad_words_ids is '[[5, 1000000]]'; wanted lists of ids from 0 to "),
+    ],
+)
+def test_generation_settings_that_can_not_be(generation: Any, message: str, theirs: Any) -> None:
+    folder = theirs(generation)
+    with pytest.raises(ModelError) as caught:
         load(folder)
+    assert str(caught.value).startswith(f"{folder}: generation_config.json: {message}")
+
+
+def test_settings_of_a_folder_that_say_it_in_another_way(theirs: Any, tmp_path: Path) -> None:
+    words = [[5], [6, 7], [3], [0]]
+    folder = theirs({"bad_words_ids": words, "min_length": 4, "max_length": 9, "eos_token_id": [3]})
+    for model in (load(folder), load(save(load(folder), tmp_path / "again"))):
+        assert model.told == []
+        assert isinstance(model.task, GenerateTask)
+        decoding = model.task.settings.decoding
+        assert (decoding.min_length, decoding.max_length) == (3, 8), "without the start token"
+        writing = model.task.writing(model.tokenizer)
+        assert writing.end == 3
+        assert writing.forbidden == ((5,), (6, 7), (0,), (1,), (2,), (4,)), "each once, and not the end"
+
+
+def test_a_config_from_before_there_was_a_file_for_it(theirs: Any) -> None:
+    model = load(theirs({"num_beams": 4, "min_length": 3, "repetition_penalty": 2.0}, "config.json"))
+    assert isinstance(model.task, GenerateTask)
+    assert model.task.settings.decoding == Decoding(beams=4, min_length=2)
+    assert model.told == ["config.json: 'repetition_penalty' is left out: there is nothing like it here, found '2.0'"]
+
+
+def test_settings_that_are_not_followed_are_told(theirs: Any, caplog: pytest.LogCaptureFixture) -> None:
+    odd = {"repetition_penalty": 1.2, "eos_token_id": [3, 5], "a\nb": {"c": 1}}
+    drawn = {"do_sample": True, "num_beams": 4, "temperature": 0.7, "top_p": 0.5}
+    off = {"num_beam_groups": 1, "diversity_penalty": 0.0, "suppress_tokens": [], "forced_eos_token_id": None}
+    beside = {"use_cache": False, "transformers_version": "5.0", "_from_model_config": True, "output_scores": True}
+    folder = theirs(odd | drawn | off | beside)
+    model = load(folder)
+    assert isinstance(model.task, GenerateTask)
+    assert model.task.settings.decoding == Decoding(beams=4)
+    assert [line.removeprefix("generation_config.json: ") for line in model.told] == [
+        "do_sample is left out: num_beams is 4, and here beams are not drawn",
+        "eos_token_id is left out: a text ends with one token here, found '[3, 5]'",
+        "'repetition_penalty' is left out: there is nothing like it here, found '1.2'",
+        "'a\\nb' is left out: there is nothing like it here, found \"{'c': 1}\"",
+    ]
+    assert [record.getMessage() for record in caplog.records] == [f"bothways: {folder}: {line}" for line in model.told]
+
+
+def test_drawing_is_among_as_many_tokens_as_theirs(theirs: Any, make_model: Any, tmp_path: Path) -> None:
+    """Where their file names no number they draw from the 50 likeliest, and from all where it is 0."""
+    for number, (generation, wanted) in enumerate((({}, 50), ({"top_k": 0}, None), ({"top_k": 7}, 7))):
+        shutil.rmtree(tmp_path / "theirs", ignore_errors=True)
+        task = load(theirs({"do_sample": True} | generation)).task
+        assert isinstance(task, GenerateTask)
+        assert task.settings.decoding.top_k == wanted
+        ours = save(make_model(task_of(decoding=task.settings.decoding)), tmp_path / f"ours-{number}")
+        assert json.loads((ours / "generation_config.json").read_text())["top_k"] == (wanted or 0)
 
 
 def test_a_saved_model_says_what_it_is(make_model: Any, tmp_path: Path) -> None:
@@ -470,3 +601,18 @@ def test_a_saved_model_says_what_it_is(make_model: Any, tmp_path: Path) -> None:
     raw = json.loads((tmp_path / "model" / "config.json").read_text())
     assert raw["decoder"]["is_decoder"] is True
     assert raw["encoder"].get("is_decoder") is not True
+
+
+def test_where_a_folder_says_no_language_the_references_do(translator: Any, as_records: Any, tmp_path: Path) -> None:
+    folder = shutil.copytree(translator().model.folder, tmp_path / "theirs")
+    (folder / "bothways.json").unlink()  # as transformers would have saved it
+    task = load(folder).task
+    assert task is not None
+    for target, bleu, rouge in (("我看你", "tok:zh", "characters"), ("I see you", "tok:13a", "words")):
+        scores = task.metrics(as_records([{"source": "a", "target": [target, "x"]}]), [{"text": target}])
+        assert bleu in scores["signatures"]["bleu"]
+        assert rouge in scores["signatures"]["rouge"]
+        assert scores["rougeL"] == 1.0
+    again = load(save(load(folder), tmp_path / "again")).task
+    assert again is not None
+    assert again.to_dict()["language"] is None

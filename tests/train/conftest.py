@@ -156,3 +156,15 @@ def pretrain_words(tiny: Tiny) -> list[str]:
     settings = ["--steps", 12, "--step-tokens", 256, "--corpus.max-length", 24, "--checkpoint-minutes", 0]
     settings += ["--optim.method", "adamw", "--optim.dropout", "none"]
     return list(map(str, ["pretrain", *data, *settings, "--evaluate-every", 5, "--precision", "float32"]))
+
+
+@pytest.fixture
+def generate_words(tiny: Tiny) -> list[str]:
+    """A command of 2 epochs of 3 steps, with dropout in encoder and decoder; dev is written after each epoch."""
+    texts = [record["text"] for record in labelled(24, 3)]
+    pairs = [{"source": a, "target": b} for a, b in zip(texts[::2], texts[1::2], strict=True)]
+    train = write_records(tiny.train.with_name("written.jsonl"), pairs)
+    data = ["--model", tiny.model, "--train", train, "--dev", train]
+    settings = ["--epochs", 2, "--batch", 4, "--optim.lr", "1e-3", "--checkpoint-minutes", 0]
+    settings += ["--generate.decoding.max-length", 8, "--generate.criterion", "log_likelihood"]
+    return list(map(str, ["finetune", "generate", *data, *settings, "--precision", "float32"]))

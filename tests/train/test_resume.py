@@ -104,6 +104,19 @@ def test_resumed_on_kept_vectors_is_undisturbed(launch, undisturbed, finetune_wo
     assert again.code == 0
     assert "the encoder's vectors are computed once and kept: 0." in again.err
     assert_same(out, undisturbed(words))
+    heads = "model/heads.safetensors"
+    assert (out / heads).read_bytes() == (undisturbed(words) / heads).read_bytes()
+
+
+@pytest.mark.parametrize("step", [2, 5], ids=["first epoch", "second epoch"])
+def test_a_writer_that_was_stopped_is_undisturbed(step: int, launch, undisturbed, generate_words, tmp_path: Path):
+    """Its decoder's and its cross-attention's dropout, moments and best weights too."""
+    out = tmp_path / "run"
+    assert launch(*generate_words, "--out", out, at=(LOOP, "clip_grad_norm_", step, KILL)).code == -KILL
+    again = launch(*generate_words, "--out", out, "--resume")
+    assert again.code == 0, again.err
+    assert f"resumed at step {step - 1}" in again.err
+    assert_same(out, undisturbed(generate_words))
 
 
 def test_resumed_with_muon_is_undisturbed(launch, undisturbed, pretrain_words, tmp_path: Path):

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from bothways import config
+from bothways.cli.predict import as_asked
 from bothways.config import FLAT, Common
 from bothways.errors import ConfigError
 from bothways.metrics.lines import score_lines
@@ -66,8 +67,7 @@ def _scores(wanted: Evaluate, precision: Any) -> dict[str, Any]:
     from bothways.infer.predictor import load
 
     predictor = load(wanted.model, device=wanted.common.device, precision=precision)
-    if wanted.generate:
-        predictor = predictor.with_options(**wanted.generate)
+    predictor = as_asked(predictor, wanted.generate, wanted.common.seed)
     if wanted.data.is_dir():
         from bothways.vectors.retrieval import evaluate_retrieval
 
@@ -96,8 +96,7 @@ def _every_precision(wanted: Evaluate) -> dict[str, dict[str, Any]]:
         raise ConfigError(
             f"--precision all times answers to records, but {wanted.data} is a folder; name one precision"
         )
-    if wanted.generate:
-        first = first.with_options(**wanted.generate)
+    first = as_asked(first, wanted.generate, wanted.common.seed)
     records = first.read(wanted.data, columns=wanted.columns)
     _warn_of_repeated(wanted, first, records)
     encoded = first.encode(records, labelled=True)

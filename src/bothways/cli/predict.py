@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -19,6 +19,9 @@ from bothways.config import FLAT, Common
 from bothways.data.record import Record
 from bothways.data.whole import whole
 from bothways.errors import ConfigError
+
+if TYPE_CHECKING:
+    from bothways.infer.predictor import Predictor
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ class Predict:
     """--qa.top 3: so many candidates; --qa.threshold 0.7: no answer above that no_answer_score (none: always one)"""
     generate: dict[str, str] = field(default_factory=dict)
     """--generate.beams 4 and other settings of decoding: sample, temperature, top-k, top-p, seed, length-penalty,
-    early-stopping, min-length, max-length, no-repeat-ngram, forbidden (words with commas between); long"""
+    early-stopping, min-length, max-length, no-repeat-ngram, forbidden (words with commas between); long; --seed is that
+    of sampling too"""
     alignment: Path | None = None
     """generate: a picture of what each word looked at, .html or (for one text) .png"""
     common: Annotated[Common, FLAT] = field(default_factory=Common)
@@ -86,15 +90,29 @@ def _here(wanted: Predict) -> Iterator[Any]:
     from bothways.infer.predictor import load
 
     predictor = load(wanted.model, device=wanted.common.device, precision=wanted.precision)
-    for options in (wanted.segment, wanted.qa, wanted.generate):
-        if options:
-            predictor = predictor.with_options(**options)
+    for own in (wanted.segment, wanted.qa):
+        if own:
+            predictor = predictor.with_options(**own)
+    predictor = as_asked(predictor, wanted.generate, wanted.common.seed)
     records = records_of(wanted.text) if wanted.data is None else read_records(wanted.data, columns=wanted.columns)
     if wanted.alignment is not None:
         return iter(_drawn(predictor.generate(wanted.text, return_attention=True), wanted.alignment))
     if wanted.text and predictor.asks_for_masks(wanted.text):
         return predictor.filler().stream(records)
     return predictor.answering.stream(records)
+
+
+def as_asked(predictor: Predictor, generate: dict[str, str], seed: int) -> Predictor:
+    """The predictor with the settings of decoding that --generate.… gives; --seed is that of sampling, unless one does.
+
+    Its default, 0, leaves the seed that is kept with the model.
+
+    Raises:
+        ConfigError: a setting that there is not, or a value that can't be.
+    """
+    if seed and predictor.model.network.decoder is not None:
+        generate = {"seed": str(seed)} | generate
+    return predictor.with_options(**generate) if generate else predictor
 
 
 def _there(wanted: Predict, url: str) -> Iterator[Any]:
@@ -105,13 +123,17 @@ def _there(wanted: Predict, url: str) -> Iterator[Any]:
         DataError: it can't read a record; the message says which.
     """
     from bothways.data.records import read_records
+    from bothways.nn.decoding_settings import from_words
     from bothways.serve.client import Client
     from bothways.tasks.dictionary import read_dictionary
 
-    said = {**wanted.segment, **wanted.qa, **wanted.generate}
-    options = {name: _as_json(value) for name, value in said.items()}
-    if "dictionary" in said:  # a file of ours, which the server can't read
-        options["dictionary"] = read_dictionary(Path(said["dictionary"]))
+    # A server takes no words, for they might name files of its own; and without such settings its model may label.
+    generate = {name: from_words(name.replace("-", "_"), value) for name, value in wanted.generate.items()}
+    if generate and wanted.common.seed:
+        generate.setdefault("seed", wanted.common.seed)
+    options = {name: _as_json(value) for name, value in {**wanted.segment, **wanted.qa}.items()} | generate
+    if "dictionary" in wanted.segment:  # a file of ours, which the server can't read
+        options["dictionary"] = read_dictionary(Path(wanted.segment["dictionary"]))
     with Client(url, api_key=wanted.api_key or os.environ.get("BOTHWAYS_API_KEY"), model=wanted.model) as client:
         records = read_records(wanted.text if wanted.data is None else wanted.data, columns=wanted.columns)
         seen: deque[Record] = deque()

@@ -27,7 +27,7 @@ class Vocab:
     lowercase: bool = True
     """no capitals and accents"""
     columns: dict[str, str] = field(default_factory=dict)
-    """--columns.text NAME: the field that holds the text"""
+    """--columns.text NAME: the field that holds the text; source,target: several, each a document of its own"""
     common: Annotated[Common, FLAT] = field(default_factory=Common)
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from bothways.data.files import check_file, open_text, suffix
 from bothways.data.messages import shown
-from bothways.data.records import read_records, require
+from bothways.data.record import Record, require
+from bothways.data.records import no_column, read_records
 from bothways.errors import DataError
 
 ENDINGS = (".txt", ".jsonl", ".csv", ".tsv", ".parquet")
@@ -38,8 +39,8 @@ def documents(paths: str | Path | Sequence[str | Path], columns: Mapping[str, st
 
     In .txt, blank lines part documents and each line is a paragraph. In the other formats each record is a document:
     its field "text" (or the column that `columns` names for it), whose lines are paragraphs; a record whose text is
-    blank is none. No text is lost: what exceeds a million characters goes on in the next part, and one line is
-    never cut.
+    blank is none. Several columns with commas between ("source,target"), or a list of texts, are a document each. No
+    text is lost: what exceeds a million characters goes on in the next part, and one line is never cut.
 
     Raises:
         DataError: a file that cannot be used, a record without text, no document at all.
@@ -121,10 +122,29 @@ def _text_documents(path: Path) -> Iterator[Document]:
 
 
 def _record_documents(path: Path, columns: Mapping[str, str] | None) -> Iterator[Document]:
-    for record in read_records(path, columns=columns):
-        text = require(record, "text", str)
+    others = dict(columns or {})
+    given = others.pop("text", None)
+    for record in read_records(path, columns=others):
         number = record.line or 1
-        yield from _parts(((number, line) for line in LINE_END.split(text) if line.strip()), str(path))
+        for field in _fields(record, given):
+            texts = require(record, field, str, list[str])
+            for text in [texts] if isinstance(texts, str) else texts:
+                yield from _parts(((number, line) for line in LINE_END.split(text) if line.strip()), str(path))
+
+
+def _fields(record: Record, given: str | None) -> list[str]:
+    """The fields that hold a record's texts, of those given by --columns.text with commas between.
+
+    Raises:
+        DataError: there is no such field.
+    """
+    if given is None:
+        return ["text"]
+    names = [given] if given in record.fields else [name.strip() for name in given.split(",")]
+    for name in names:
+        if name not in record.fields:
+            raise no_column(record, "text", name)
+    return list(dict.fromkeys(names))
 
 
 def _parts(lines: Iterable[tuple[int, str]], path: str) -> Iterator[Document]:

@@ -124,13 +124,14 @@ def _renamed(records: Iterable[Record], columns: Mapping[str, str]) -> Iterator[
     for record in records:
         for name, column in columns.items():
             if column not in record.fields:
-                raise _no_column(record, name, column)
+                raise no_column(record, name, column)
         fields = {name: value for name, value in record.fields.items() if name not in renamed}
         fields |= {name: record.fields[column] for name, column in columns.items()}
         yield Record(fields, record.path, record.line, record.place)
 
 
-def _no_column(record: Record, name: str, column: str) -> DataError:
+def no_column(record: Record, name: str, column: str) -> DataError:
+    """That a record has not the column which --columns names; the nearest one is told."""
     there: Sequence[str] = [str(field) for field in record.fields]
     near = nearest(column, there)
     hint = f"; did you mean --columns.{name} {near}?" if near else ""

@@ -11,7 +11,8 @@ from pathlib import Path
 from bothways.errors import ModelError
 
 _FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json", "tokenizer_config.json"]
-_FILES += ["vocab.txt", "bothways.json", "training_texts.bin", "modules.json", "1_Pooling/config.json", "README.md"]
+_FILES += ["vocab.txt", "bothways.json", "training_texts.bin", "generation_config.json", "README.md"]
+_FILES += ["modules.json", "1_Pooling/config.json"]
 _FILES += ["sentence_bert_config.json", "config_sentence_transformers.json"]
 _BUILTIN = Path(__file__).parents[1] / "builtin"
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")  # on the hub

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -79,6 +80,8 @@ def fresh(config: EncoderConfig, tokenizer: Tokenizer, task: Task | None, *, poo
 def load(name: str | Path) -> Model:
     """The model in a folder that Bothways or transformers saved, with its own task.
 
+    What the folder asks for and the task does not do is warned of, and told.
+
     Raises:
         ModelError: no such model, files that are missing, unsafe or damaged, or a weight that is missing,
             misshapen or no BERT's (the task's heads included; other heads are left out and told).
@@ -86,6 +89,9 @@ def load(name: str | Path) -> Model:
     folder = locate(name)
     config, raw = read_config(folder)
     task = saved_task(folder, raw)
+    told = [] if task is None else [*task.told]
+    for line in told:  # here, for whoever only predicts reads no log
+        logging.getLogger("bothways").warning("bothways: %s: %s", folder, line)
     tokenizer = tokenizer_of(folder, config)
     weights = weights_of(folder, config, raw)
     if task is not None:
@@ -93,7 +99,7 @@ def load(name: str | Path) -> Model:
     network = _outline(config, task, folder, pooler=_has_pooler(weights))
     named = functools.partial(name_in_file, layers=layers_of(config, raw), architecture=saved_class(raw))
     _check(weights, network.state_dict(), named, where=str(folder))
-    return _assign(Model(tokenizer, network, task, folder, trained_on=saved_texts(folder)), weights)
+    return _assign(Model(tokenizer, network, task, folder, told, trained_on=saved_texts(folder)), weights)
 
 
 def count_parameters(folder: Path) -> int:

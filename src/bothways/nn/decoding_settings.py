@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from bothways.errors import ConfigError
 
@@ -70,3 +72,17 @@ class Writing:
     # Equal settings may be written together; a list in them must not keep them from being told apart by hash.
     def __hash__(self) -> int:
         return hash((str(self.settings), self.start, self.end, self.forbidden))
+
+
+def from_words(name: str, value: Any) -> Any:
+    """An option as the settings have it: words of the command line as numbers, true and false, lists."""
+    if name == "early_stopping" and isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, str) or name == "early_stopping":
+        return value
+    if name == "forbidden":
+        return [word for word in re.split("[,，]", value) if word.strip()]
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value

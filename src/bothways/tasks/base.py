@@ -69,6 +69,7 @@ class Task(ABC):
     Settings: ClassVar[type]  # a dataclass of what can be set for this task
     criterion: str  # the metric by which the best epoch is chosen; larger is better
     coefficients: ClassVar[dict[str, float]] = {}  # weights of the heads' losses where they are not 1
+    told: Sequence[str] = ()  # what a saved model asks for and this task does not do, in words
 
     @classmethod
     @abstractmethod

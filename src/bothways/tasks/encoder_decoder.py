@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bothways import config
+from bothways.data.messages import shown
 from bothways.errors import ConfigError, ModelError
 from bothways.nn.decoding_settings import Decoding, Writing
 from bothways.nn.encoder import EncoderConfig
@@ -30,6 +31,39 @@ _OURS = {  # of Decoding, and what transformers' generation_config.json calls it
     "no_repeat_ngram": "no_repeat_ngram_size",
 }
 _EARLY: dict[str, Any] = {"no": False, "yes": True, "never": "never"}
+_READ = (*_OURS.values(), "max_length", "min_length", "early_stopping", "bad_words_ids", "decoder_start_token_id")
+_READ = (*_READ, "eos_token_id", "pad_token_id", "bos_token_id")
+_OF_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
+_THEIR_TOP_K = 50  # when sampling, unless the file says another number or 0
+_OFF: dict[str, Any] = {  # theirs that there is nothing like here, and the values at which they do nothing
+    "repetition_penalty": 1.0,
+    "encoder_repetition_penalty": 1.0,
+    "encoder_no_repeat_ngram_size": 0,
+    "num_beam_groups": 1,
+    "diversity_penalty": 0.0,
+    "num_return_sequences": 1,
+    "min_p": 0.0,
+    "typical_p": 1.0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+    "penalty_alpha": 0.0,
+    "guidance_scale": 1.0,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+    "suppress_tokens": None,
+    "begin_suppress_tokens": None,
+    "sequence_bias": None,
+    "exponential_decay_length_penalty": None,
+    "force_words_ids": None,
+    "stop_strings": None,
+    "max_time": None,
+    "renormalize_logits": None,
+    "remove_invalid_values": None,
+}
+_BESIDE = (  # how names begin that change no text: what is told, how fast, by which version
+    *("_", "output_", "return_", "use_cache", "cache_", "max_cache_len", "low_memory", "prefill_", "compile_"),
+    *("disable_compile", "is_assistant", "assistant_", "num_assistant_", "transformers_version"),
+)
 _WORDS = "embeddings.word.weight"
 _BODY = ("encoder.embeddings.", "encoder.layers.")
 _MATRIX = f"heads.{TEXT}.weight"  # that tells tokens
@@ -64,6 +98,8 @@ def generation_file(writing: Writing, *, pad: int) -> dict[str, Any]:
     settings = asdict(writing.settings)
     theirs = {theirs: settings[ours] for ours, theirs in _OURS.items() if settings[ours] is not None}
     theirs["early_stopping"] = _EARLY[settings["early_stopping"]]
+    if settings["sample"]:
+        theirs.setdefault("top_k", 0)  # where there is none they take 50
     if writing.forbidden:
         theirs["bad_words_ids"] = [list(ids) for ids in writing.forbidden]
     return _ids(writing, pad) | theirs
@@ -79,6 +115,8 @@ class Found:
 
     shape:      where the decoder's shape is not the encoder's
     start, end: ids of the tokens that a target begins and ends with
+    forbidden:  runs of ids that are not written
+    told:       what is left out, since there is nothing like it here
     """
 
     tied: bool
@@ -86,6 +124,8 @@ class Found:
     start: int | None
     end: int | None
     decoding: Decoding
+    forbidden: tuple[tuple[int, ...], ...]
+    told: list[str]
 
 
 def read_config(raw: dict[str, Any]) -> Found:
@@ -94,40 +134,90 @@ def read_config(raw: dict[str, Any]) -> Found:
     Raises:
         ModelError: the decoder is none that can be read here, or a setting can't be.
     """
-    decoder, generation = raw["decoder"], raw.get("generation") or {}
+    decoder, generation, where = raw["decoder"], raw.get("generation"), "generation_config.json"
     if decoder.get("model_type") != "bert" or not decoder.get("add_cross_attention"):
         raise ModelError("config.json: the decoder must be a BERT with cross-attention (add_cross_attention)")
     if decoder.get("hidden_size") != raw["encoder"].get("hidden_size"):
         raise ModelError("config.json: encoder and decoder must be of one width (hidden_size)")
+    if generation is None:  # as before there was a file for it
+        generation, where = {name: raw[name] for name in (*_READ, *_OFF) if name in raw}, "config.json"
     names = [entry.name for entry in fields(EncoderConfig)]
     start, end = (
-        next((part[key] for part in (generation, raw, decoder) if type(part.get(key)) is int), None)
+        next((_one(part[key]) for part in (generation, raw, decoder) if type(_one(part.get(key))) is int), None)
         for key in ("decoder_start_token_id", "eos_token_id")
     )
+    try:
+        decoding, told = _decoding_of(generation)
+        forbidden = _forbidden_of(generation, decoder["vocab_size"])
+    except ConfigError as error:
+        raise ModelError(f"{where}: {error}") from None
     return Found(
         tied=bool(decoder.get("tie_word_embeddings", raw.get("tie_word_embeddings", True))),
         shape={name: decoder[name] for name in names if decoder.get(name) not in (None, raw["encoder"].get(name))},
         start=start,
         end=end,
-        decoding=_decoding_of(generation),
+        decoding=decoding,
+        forbidden=forbidden,
+        told=[f"{where}: {line}" for line in told],
     )
 
 
-def _decoding_of(generation: dict[str, Any]) -> Decoding:
-    """The settings of a generation_config.json; what only speaks of sampling is left out where it is off."""
-    found = {ours: generation[theirs] for ours, theirs in _OURS.items() if generation.get(theirs) is not None}
-    if generation.get("max_new_tokens") is None and type(generation.get("max_length")) is int:
-        found["max_length"] = max(1, generation["max_length"] - 1)  # theirs counts the start token
-    if not found.get("sample"):
-        found = {name: value for name, value in found.items() if name not in ("temperature", "top_k", "top_p")}
+def _decoding_of(generation: dict[str, Any]) -> tuple[Decoding, list[str]]:
+    """The settings of a generation_config.json, and what of them is left out, in words.
+
+    What only speaks of sampling is passed over where that is off, for there it means nothing.
+
+    Raises:
+        ConfigError: a setting that can't be.
+    """
+    given, told = {name: value for name, value in generation.items() if value is not None}, []
+    beams = given.get("num_beams")
+    if given.get("do_sample") is True and type(beams) is int and beams > 1:
+        told.append(f"do_sample is left out: num_beams is {beams}, and here beams are not drawn")
+        del given["do_sample"]
+    if given.get("do_sample"):
+        given.setdefault("top_k", _THEIR_TOP_K)
+    else:
+        given = {name: value for name, value in given.items() if name not in _OF_SAMPLING}
+    found = {ours: given[theirs] for ours, theirs in _OURS.items() if theirs in given}
+    for name, least in (("max_length", 1), ("min_length", 0)):
+        if name in given and name not in found:  # theirs counts the start token
+            found[name] = max(least, given[name] - 1) if type(given[name]) is int else given[name]
     for name in ("top_k", "no_repeat_ngram"):
         if found.get(name) == 0:  # off
             del found[name]
-    early = {theirs: ours for ours, theirs in _EARLY.items()}.get(generation.get("early_stopping"), "no")
-    try:
-        return config.from_dict(Decoding, found | {"early_stopping": early})
-    except ConfigError as error:
-        raise ModelError(f"generation_config.json: {error}") from None
+    early = given.get("early_stopping", False)
+    found["early_stopping"] = next((ours for ours, theirs in _EARLY.items() if early == theirs), str(early))
+    if isinstance(ends := _one(given.get("eos_token_id")), list):
+        told.append(f"eos_token_id is left out: a text ends with one token here, found {shown(ends)}")
+    told += [
+        f"{shown(name)} is left out: there is nothing like it here, found {shown(value)}"
+        for name, value in given.items()
+        if name not in _READ and not name.startswith(_BESIDE) and not _is_off(name, value)
+    ]
+    return config.from_dict(Decoding, found), told
+
+
+def _one(value: Any) -> Any:
+    """An id as it is, or by itself in a list."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+def _is_off(name: str, value: Any) -> bool:
+    return value is False or value in ([], {}) or (name in _OFF and value == _OFF[name])
+
+
+def _forbidden_of(generation: dict[str, Any], size: int) -> tuple[tuple[int, ...], ...]:
+    """The runs of ids in "bad_words_ids".
+
+    Raises:
+        ConfigError: they are no ids of a vocabulary of this size.
+    """
+    words = generation.get("bad_words_ids") or []
+    lists = isinstance(words, list) and all(isinstance(ids, list) and ids for ids in words)
+    if not lists or not all(type(id_) is int and 0 <= id_ < size for ids in words for id_ in ids):
+        raise ConfigError(f"bad_words_ids is {shown(words)}; wanted lists of ids from 0 to {size - 1}, none empty")
+    return tuple(map(tuple, words))
 
 
 # --------------------------------------------------------------------------------------------------------- weights

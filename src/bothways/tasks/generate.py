@@ -9,7 +9,6 @@ reference   Rothe et al., 2020, "Leveraging Pre-trained Checkpoints for Sequence
 from __future__ import annotations
 
 import copy
-import json
 import math
 import re
 import zlib
@@ -27,7 +26,7 @@ from bothways.data.record import Record, require
 from bothways.errors import ConfigError
 from bothways.metrics.overlap import generation
 from bothways.nn.decoder import Decoder
-from bothways.nn.decoding_settings import Decoding, Writing
+from bothways.nn.decoding_settings import Decoding, Writing, from_words
 from bothways.nn.encoder import ACTIVATIONS, Encoder, EncoderConfig
 from bothways.nn.heads import Head, MaskedHead
 from bothways.nn.network import TEXT, Network
@@ -88,14 +87,21 @@ class GenerateTask(Task):
     def __init__(
         self,
         settings: GenerateSettings,
-        language: str = "other",
+        language: str | None = None,
         *,
         shape: dict[str, Any] | None = None,
         start: int | None = None,
         end: int | None = None,
+        forbidden: Sequence[tuple[int, ...]] = (),
+        told: Sequence[str] = (),
     ) -> None:
-        """`shape`: where the decoder's shape is not the encoder's; `start`, `end`: ids, if not [CLS] and [SEP]."""
+        """`language`: of the targets, "zh" or "other"; none: told by the references that are scored against.
+
+        `shape`: where the decoder's shape is not the encoder's; `start`, `end`: ids, if not [CLS] and [SEP].
+        `forbidden`: ids that are not written, beside the settings' words; `told`: as of every task.
+        """
         self.settings, self.language, self.start, self.end = settings, language, start, end
+        self.forbidden, self.told = tuple(forbidden), tuple(told)
         self.shape = dict(shape or {})
         if settings.decoder_layers is not None:
             self.shape["num_hidden_layers"] = settings.decoder_layers
@@ -110,11 +116,7 @@ class GenerateTask(Task):
     def learn(cls, records: Sequence[Record], settings: GenerateSettings) -> GenerateTask:
         """The targets' language."""
         language = settings.language
-        if language == "auto":
-            text = "".join(targets_of(record)[0] for record in records[:1000])
-            chinese = len(_HAN.findall(text)) > len(text) / 3
-            language = "zh" if chinese else "other"
-        return cls(settings, language)
+        return cls(settings, _language_of(records) if language == "auto" else language)
 
     # ------------------------------------------------------------------------------------------------ network
 
@@ -195,7 +197,8 @@ class GenerateTask(Task):
         end = tokenizer.sep_id if self.end is None else self.end
         # Above all [UNK]: a target with rare characters teaches it, and a reader can do nothing with it.
         special = [tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id]
-        return Writing(settings, start, end, (*forbidden, *((id_,) for id_ in special if id_ != end)))
+        every = dict.fromkeys([*forbidden, *self.forbidden, *((id_,) for id_ in special)])
+        return Writing(settings, start, end, tuple(ids for ids in every if ids != (end,)))
 
     def _source(
         self, record: Record, text: Text, tokenizer: Tokenizer, number: int, max_length: int
@@ -220,7 +223,8 @@ class GenerateTask(Task):
         """What the decoder is given, what it shall answer, and how many tokens were cut."""
         if not len(text.ids):
             raise record.error("the target is empty (nothing but blanks or control characters); leave the record out")
-        room = max_length - 1
+        # The decoder may have fewer positions than the encoder, which `max_length` knows of.
+        room = min(max_length, self.shape.get("max_position_embeddings", max_length)) - 1
         if len(text.ids) > room and self.settings.long == "refuse":
             raise record.error(
                 f"the target has {len(text.ids)} tokens, the model writes {room}; shorten it, or say long first"
@@ -260,7 +264,8 @@ class GenerateTask(Task):
     def metrics(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Overlap with the references, variety, and perplexity a token."""
         gold = [targets_of(record) for record in records]
-        scores = generation(gold, [one["text"] for one in predictions], language=self.language)
+        language = self.language or _language_of(records)
+        scores = generation(gold, [one["text"] for one in predictions], language=language)
         signatures = scores.pop("signatures")
         known = [one["reference"] for one in predictions if "reference" in one]
         mean = sum(one["log_likelihood"] for one in known) / max(1, sum(one["tokens"] for one in known))
@@ -279,7 +284,7 @@ class GenerateTask(Task):
             raise ConfigError(
                 f"generate takes no option {unknown[0]!r}; known are {', '.join(sorted([*known, 'long']))}"
             )
-        decoding = asdict(self.settings.decoding) | {name: _plain(name, value) for name, value in given.items()}
+        decoding = asdict(self.settings.decoding) | {name: from_words(name, value) for name, value in given.items()}
         kept = {entry.name: getattr(self.settings, entry.name) for entry in fields(self.settings)}
         plain = kept | {"decoding": decoding, "long": long}
         other.settings = config.from_dict(GenerateSettings, plain)
@@ -302,21 +307,30 @@ class GenerateTask(Task):
         """
         found = read_config(raw)
         settings = GenerateSettings(tied=found.tied, decoding=found.decoding)
-        return cls(settings, shape=found.shape, start=found.start, end=found.end)
+        return cls(
+            settings,
+            shape=found.shape,
+            start=found.start,
+            end=found.end,
+            forbidden=found.forbidden,
+            told=found.told,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Settings, language, shape and ids."""
         settings = settings_dict(self.settings)
         settings["decoding"] = settings_dict(self.settings.decoding)
         ids = {name: value for name, value in (("start", self.start), ("end", self.end)) if value is not None}
-        return {"settings": settings, "language": self.language, "shape": self.shape, **ids}
+        forbidden = {"forbidden": [list(ids) for ids in self.forbidden]} if self.forbidden else {}
+        return {"settings": settings, "language": self.language, "shape": self.shape, **ids, **forbidden}
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> GenerateTask:
         """The task that `to_dict` described."""
         settings = config.from_dict(GenerateSettings, saved["settings"])
         shape, start, end = saved["shape"], saved.get("start"), saved.get("end")
-        return cls(settings, saved["language"], shape=shape, start=start, end=end)
+        forbidden = [tuple(ids) for ids in saved.get("forbidden", [])]
+        return cls(settings, saved["language"], shape=shape, start=start, end=end, forbidden=forbidden)
 
 
 _HAN = re.compile(f"[{HAN}]")
@@ -342,20 +356,12 @@ def targets_of(record: Record) -> list[str]:
     return found
 
 
+def _language_of(records: Sequence[Record]) -> str:
+    """The language of the targets: zh where more than a third of the first ones' characters are Han."""
+    text = "".join(targets_of(record)[0] for record in records[:1000])
+    return "zh" if len(_HAN.findall(text)) > len(text) / 3 else "other"
+
+
 def _seed(source: Text) -> int:
     """What sampling draws from: a number of the source itself, so that its place among others does not matter."""
     return zlib.crc32(source.ids.astype(np.int64).tobytes())
-
-
-def _plain(name: str, value: Any) -> Any:
-    """An option as the settings have it: words of the command line as numbers, true and false, lists."""
-    if name == "early_stopping" and isinstance(value, bool):
-        return "yes" if value else "no"
-    if not isinstance(value, str) or name == "early_stopping":
-        return value
-    if name == "forbidden":
-        return [word for word in re.split("[,，]", value) if word.strip()]
-    try:
-        return json.loads(value)
-    except ValueError:
-        return value

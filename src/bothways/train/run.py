@@ -45,7 +45,7 @@ class PretrainRun:
     dev: list[Path] = field(default_factory=list)
     """held-out text"""
     columns: dict[str, str] = field(default_factory=dict)
-    """--columns.text NAME: the field that holds the text"""
+    """--columns.text NAME: the field that holds the text; source,target: several, each a document of its own"""
     resume: bool = field(default=False, compare=False)
     """go on with a run that was stopped"""
     settings: Annotated[Pretrain, FLAT] = field(default_factory=Pretrain)
