@@ -153,7 +153,7 @@ def _clusters(exam: Exam, room: Room, embed: Callable[[Sequence[str]], Any], see
 def _retrieval(exam: Exam, room: Room, model: Predictor | None) -> Row:
     folder = room.shared / exam.place
     scores = numbers(evaluate_retrieval(model, _smaller(folder, room.work) if room.quick else folder))
-    return {name: value for name, value in scores.items() if name not in ("seconds", "tokens", "tokens_dropped")}
+    return {name: value for name, value in scores.items() if name != "seconds" and not name.startswith("tokens")}
 
 
 def _smaller(folder: Path, work: Path) -> Path:

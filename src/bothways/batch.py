@@ -72,6 +72,7 @@ class Example:
     decoder: Piece | None = None  # the target that an encoder-decoder is taught to write; heads read its rows then
     decoding: Any = None  # how it shall write one by itself (nn/decoding_settings.py); None: it shall not
     seed: int = 0  # what dropout draws from: the same example gets the same noise wherever it is packed
+    vectors: dict[str, np.ndarray] | None = None  # (m, W) that each head reads, where a frozen encoder gave them before
 
     def seeded(self, seed: int) -> Example:
         """The same with that seed for its dropout, and with masks drawn by it where it has any."""
@@ -150,6 +151,7 @@ class Batch:
     origin: list[Origin | None]  # host side, one a sequence, in the order of the examples' pieces
     decoder: Tokens | None = None  # the target side of an encoder-decoder, one sequence an example
     sources: Tokens | None = None  # `tokens` with the bounds of examples: what each target's tokens attend to
+    vectors: Tensor | None = None  # (M, W) what heads read, where it is known: the encoder is not asked
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on `device`; `origin` stays where it is."""
@@ -171,6 +173,7 @@ class Batch:
             decoder=None if self.decoder is None else self.decoder.to(device),
             target_index=self.target_index.to(device, non_blocking=True),
             targets=targets,
+            vectors=None if self.vectors is None else self.vectors.to(device, non_blocking=True),
         )
 
 
@@ -212,11 +215,13 @@ def pack(examples: Sequence[Example]) -> Batch:
     first_piece = np.cumsum([0] + [len(example.read_parts) for example in examples])
     heads = dict.fromkeys(head for example in examples for head in example.reads)
     index = [np.empty(0, dtype=np.int64)]  # for a bare encoder, which has no head
+    vectors: list[np.ndarray] = []
     targets: dict[str, Target] = {}
     at = 0
     for head in heads:
         numbers = [number for number, example in enumerate(examples) if head in example.reads]
         reads = [examples[number].reads[head] for number in numbers]
+        vectors += [given[head] for number in numbers if (given := examples[number].vectors) is not None]
         for number, read in zip(numbers, reads, strict=True):
             parts = examples[number].read_parts
             begin = starts[first_piece[number] : first_piece[number] + len(parts)]
@@ -239,6 +244,7 @@ def pack(examples: Sequence[Example]) -> Batch:
         target_index=torch.from_numpy(np.concatenate(index).astype(np.int64)),
         targets=targets,
         origin=[piece.origin for piece in pieces],
+        vectors=torch.from_numpy(np.concatenate(vectors)) if vectors else None,
     )
 
 

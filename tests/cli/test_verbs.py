@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from tests.toys import write_records
 
+from bothways.infer.predictor import load as load_predictor
 from bothways.models.model import load
 
 
@@ -56,7 +57,16 @@ def test_evaluate_json_is_one_object_with_every_metric(made, command):
     assert (told.code, told.err) == (0, "")
     scores = json.loads(told.out)
     assert told.out.count("\n") == 1
-    assert {"accuracy", "macro_f1", "pr_auc", "records", "tokens", "tokens_dropped", "seconds"} <= set(scores)
+    assert {
+        "accuracy",
+        "macro_f1",
+        "pr_auc",
+        "records",
+        "tokens",
+        "tokens_strided",
+        "tokens_dropped",
+        "seconds",
+    } <= set(scores)
     assert (scores["records"], scores["tokens_dropped"]) == (8, 0)
     assert 0 <= scores["accuracy"] <= 1
     # the run's own scores are of the same model on the same records
@@ -240,6 +250,31 @@ def test_a_long_line_is_read_as_far_as_the_model_goes_and_told(made, command, tm
     assert "; 1 records are longer than the model reads: 199,968 tokens dropped" in told.err
     predicted = command("predict", tmp_path / "run", "film " * 200_000)
     assert json.loads(predicted.out)["tokens"] == {"kept": 510, "dropped": 199_490}
+
+
+def test_what_is_read_again_is_told_of_train_and_dev_and_of_what_is_scored(made, command, tmp_path: Path):
+    """Windows of 30 tokens of text that share 10: 70 words are 30 + 2 x 20, and 30 are one window."""
+    for name, counts in (("train", [70, 30, 70]), ("dev", [50, 30])):
+        rows = [{"tokens": ["film"] * count, "tags": ["A", "B"] * (count // 2)} for count in counts]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    run, dev = tmp_path / "run", tmp_path / "dev.jsonl"
+    told = command(
+        *("finetune", "tag", "--model", made.pretrained, "--train", tmp_path / "train.jsonl", "--dev", dev),
+        *("--epochs", 1, "--batching.max-length", 32, "--tag.stride", 10, "--out", run),
+    )
+    assert told.code == 0, told.err
+    assert "3 records, 170 tokens read; 2 records are read in windows: 40 tokens strided\n" in told.err
+    assert "dev: 2 records, 80 tokens read; 1 records are read in windows: 10 tokens strided\n" in told.err
+    lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    (data,) = [entry["data"] for entry in map(json.loads, lines) if "data" in entry]
+    assert (data["records"], data["tokens"]) == (3, {"kept": 170, "strided": 40})
+    assert data["dev"] == {"records": 2, "tokens": {"kept": 80, "strided": 10}}
+    printed = dict(line.split(maxsplit=1) for line in told.out.splitlines())
+    assert (printed["tokens"], printed["tokens_strided"], printed["tokens_dropped"]) == ("80", "10", "0")
+    scores = load_predictor(run, device="cpu", max_length=22).evaluate(dev)
+    assert (scores["tokens"], scores["tokens_strided"], scores["tokens_dropped"]) == (80, 10 * 3 + 10, 0)
+    whole = json.loads(command("evaluate", run, "--data", dev, "--json").out)
+    assert (whole["tokens"], whole["tokens_strided"], whole["tokens_dropped"]) == (80, 0, 0)
 
 
 def test_python_dash_m_is_the_same_program(made):

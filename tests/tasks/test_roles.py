@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import assume
+from hypothesis import example as with_example
 from hypothesis import given as drawn
 from hypothesis import strategies as st
 from transformers import BertForTokenClassification
@@ -21,6 +22,7 @@ from bothways.metrics.spans import spans
 from bothways.models.model import load, save
 from bothways.tasks.base import Answer
 from bothways.tasks.roles import RolesSettings, RolesTask
+from bothways.tasks.tag_sets import TagSet
 from bothways.tasks.units import split
 
 GIVEN = [
@@ -83,6 +85,31 @@ def test_the_predicate_is_the_second_segment_and_its_place_is_marked(as_records:
         marked += bool(inside)
     assert marked >= 1
     assert len(encoded.examples) > marked
+
+
+@drawn(st.lists(st.integers(1, 12), min_size=1, max_size=40), st.integers(5, 26), st.integers(0, 12), st.data())
+@with_example([1] * 24 + [6, 2, 9] + [1] * 20, 23, 10, None)
+def test_words_of_any_length_are_read_once_and_the_predicate_is_marked(
+    tokenizer: Any, sizes: list[int], length: int, stride: int, data: st.DataObject | None
+) -> None:
+    """Down to the shortest sequences, where the predicate is cut and stands alone beside one token."""
+    task = RolesTask(RolesSettings(stride=stride), TagSet(["O", "B-V"], "BIO"), "words")
+    predicate = 25 if data is None else data.draw(st.integers(0, len(sizes) - 1))
+    record = Record({"tokens": ["a" * size for size in sizes], "predicate": predicate}, IN_MEMORY, 1)
+    (encoded,) = task.encode([record], tokenizer, max_length=length, labelled=False)
+    read = 0
+    for example in encoded.examples:
+        (piece,) = example.pieces
+        assert piece.segment_ids is not None
+        assert len(piece.input_ids) <= length
+        end = int(np.flatnonzero(piece.input_ids == tokenizer.sep_id)[0])
+        rows = example.reads["tags"].rows
+        assert len(rows) > 0
+        assert rows.max() < end
+        marked = piece.segment_ids[rows].tolist()
+        assert marked == [int(read + number == predicate) for number in range(len(rows))]
+        read += len(rows)
+    assert read == len(sizes)
 
 
 def test_packed_logits_and_loss_equal_transformers_on_padded_data(

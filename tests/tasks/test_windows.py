@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from bothways.errors import ConfigError
 from bothways.tasks.windows import spread, word_windows
+from bothways.text.tokenizer import Encoded as Text
 
 SIZES = st.lists(st.integers(1, 5), min_size=1, max_size=60)
 
@@ -25,6 +27,46 @@ def test_windows_cover_all_words_and_fit(sizes: list[int], room: int, stride: in
     for (first, last), (next_first, next_last) in pairwise(spans):
         assert first < next_first <= last < next_last
         assert bounds[last] - bounds[next_first] <= stride
+
+
+@given(
+    st.lists(st.integers(1, 12), max_size=60),
+    st.integers(1, 24),
+    st.integers(0, 30),
+    st.sets(st.integers(1, 60)),
+)
+@example([1] * 24 + [6, 2, 9] + [1] * 30, 20, 10, set())  # the third window's neighbours answer for all of its words
+@example([1, 1], 1, 0, set())
+@example([1, 1], 2, 1, {1})
+def test_every_window_answers_for_words_that_it_holds(
+    tokenizer: Any, sizes: list[int], room: int, stride: int, ends: set[int]
+) -> None:
+    """Windows as small as can be and words of many pieces too."""
+    words = np.repeat(np.arange(len(sizes)), sizes).astype(np.int32)
+    text = Text(np.arange(len(words)) + 100, np.zeros((len(words), 2), dtype=np.int32), words)
+    told = sorted(end for end in ends if end <= len(sizes))
+    windows, coverage = word_windows(text, tokenizer, record=0, max_length=room + 2, stride=stride, ends=told)
+    firsts = np.cumsum([0, *sizes])
+    read = []
+    for window in windows:
+        ids = window.piece.input_ids[1:-1]
+        assert len(ids) <= room
+        assert len(window.rows) or not sizes
+        for word, row in zip(range(window.words.start, window.words.stop), window.rows.tolist(), strict=True):
+            fits = min(sizes[word], room)
+            assert ids[row - 1 : row - 1 + fits].tolist() == [100 + firsts[word] + more for more in range(fits)]
+            read.append(word)
+    assert read == list(range(len(sizes)))
+    assert [window.piece.origin.window for window in windows if window.piece.origin] == list(range(len(windows)))
+    assert coverage.dropped == sum(max(size - room, 0) for size in sizes)
+    assert coverage.kept == len(words) - coverage.dropped
+    assert coverage.kept + coverage.strided == sum(len(window.piece.input_ids) - 2 for window in windows)
+
+
+def test_a_window_without_room_for_text_is_refused(tokenizer: Any) -> None:
+    (text,) = tokenizer.encode_words([["ab", "我"]])
+    with pytest.raises(ConfigError, match=r"read 2 tokens at once; wanted at least 3 \(\[CLS\], one token of text"):
+        word_windows(text, tokenizer, record=0, max_length=2, stride=0)
 
 
 @pytest.mark.parametrize("stride", [0, 3, 100])

@@ -21,7 +21,8 @@ from bothways.models.model import Model, seed_everything, start_from
 from bothways.tasks.base import Task
 from bothways.tasks.classify import ClassifySettings, ClassifyTask
 from bothways.train import loop
-from bothways.train.finetuning import Best, freeze
+from bothways.train.finetuning import Best
+from bothways.train.frozen import freeze
 from bothways.train.loop import Progress, Report, train
 from bothways.train.optimizer import Optim, learning_rate, make_optimizer
 from bothways.train.ranks import Ranks
@@ -104,7 +105,7 @@ def test_dropout_is_on_in_training_and_off_when_frozen(learn):
     assert plain[0].losses != still[0].losses
 
     def frozen(model: Model) -> None:
-        freeze(model)
+        freeze(model, FAST)
         model.network.head("label").dropout.threshold = 0
 
     assert learn(take=1, prepare=frozen)[0][0].losses == still[0].losses
@@ -114,7 +115,7 @@ def test_frozen_trains_only_the_heads(learn):
     kept: dict[str, Tensor] = {}
 
     def prepare(model: Model) -> None:
-        freeze(model)
+        freeze(model, FAST)
         kept.update({name: tensor.clone() for name, tensor in model.network.state_dict().items()})
 
     _, trained = learn(prepare=prepare)

@@ -96,6 +96,18 @@ def test_resumed_is_undisturbed_in_bfloat16(verb: str, launch, undisturbed, requ
     assert_same(out, undisturbed(words))
 
 
+def test_resumed_on_kept_vectors_is_undisturbed(launch, undisturbed, finetune_words, tmp_path: Path):
+    words = [*finetune_words, "--frozen", "--frozen-layers", "concat:-2:", "--frozen-hidden", "6"]
+    out = tmp_path / "run"
+    assert launch(*words, "--out", out, at=(LOOP, "clip_grad_norm_", 9, KILL)).code == -KILL
+    again = launch(*words, "--out", out, "--resume")
+    assert again.code == 0
+    assert "the encoder's vectors are computed once and kept: 0." in again.err
+    assert_same(out, undisturbed(words))
+    heads = "model/heads.safetensors"
+    assert (out / heads).read_bytes() == (undisturbed(words) / heads).read_bytes()
+
+
 @pytest.mark.parametrize("step", [2, 5], ids=["first epoch", "second epoch"])
 def test_a_writer_that_was_stopped_is_undisturbed(step: int, launch, undisturbed, generate_words, tmp_path: Path):
     """Its decoder's and its cross-attention's dropout, moments and best weights too."""

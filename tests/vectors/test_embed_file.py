@@ -61,6 +61,20 @@ def test_text_and_csv_go_in_too(command, folder, predictor, texts, tmp_path):
     assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
 
 
+@pytest.mark.parametrize(("level", "least"), [("sentence", 3), ("word", 3), ("token", 3), ("pair", 5)])
+def test_windows_of_the_smallest_size(command, folder, jsonl, tmp_path, level, least):
+    data = jsonl([{"text_a": "we saw it", "text_b": "今天", "text": "we saw it with 我们"}] * 3)
+    words = ("embed", folder, "--data", data, "--level", level, "--out", tmp_path / "v.jsonl", "--max-length")
+    code, out, err = command(*words, least - 1)
+    assert (code, out) == (2, "")
+    assert f"wanted at least {least}" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["data.jsonl"]  # nothing that would be in the next run's way
+    assert command(*words, least)[0] == 0
+    lines = [json.loads(line) for line in (tmp_path / "v.jsonl").read_text(encoding="utf-8").splitlines()]
+    parts = {"word": 5, "token": 6}.get(level)
+    assert [len(line["parts"]) if parts else None for line in lines] == [parts] * 3
+
+
 @pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
 @pytest.mark.parametrize("level", ["word", "token", "character"])
 def test_parts_with_their_places(command, folder, predictor, jsonl, tmp_path, level, ending):

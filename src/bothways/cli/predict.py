@@ -46,6 +46,8 @@ class Predict:
     """what products are computed in; auto: bfloat16 where this machine is fast at it; int8: for a CPU"""
     segment: dict[str, str] = field(default_factory=dict)
     """--segment.dictionary FILE: words to keep whole, one a line; --segment.bonus X: only add X to their scores"""
+    qa: dict[str, str] = field(default_factory=dict)
+    """--qa.top 3: so many candidates; --qa.threshold 0.7: no answer above that no_answer_score (none: always one)"""
     generate: dict[str, str] = field(default_factory=dict)
     """--generate.beams 4 and other settings of decoding: sample, temperature, top-k, top-p, seed, length-penalty,
     early-stopping, min-length, max-length, no-repeat-ngram, forbidden (words with commas between); long; --seed is that
@@ -88,8 +90,9 @@ def _here(wanted: Predict) -> Iterator[Any]:
     from bothways.infer.predictor import load
 
     predictor = load(wanted.model, device=wanted.common.device, precision=wanted.precision)
-    if wanted.segment:
-        predictor = predictor.with_options(**wanted.segment)
+    for own in (wanted.segment, wanted.qa):
+        if own:
+            predictor = predictor.with_options(**own)
     predictor = as_asked(predictor, wanted.generate, wanted.common.seed)
     records = records_of(wanted.text) if wanted.data is None else read_records(wanted.data, columns=wanted.columns)
     if wanted.alignment is not None:
@@ -128,11 +131,9 @@ def _there(wanted: Predict, url: str) -> Iterator[Any]:
     generate = {name: from_words(name.replace("-", "_"), value) for name, value in wanted.generate.items()}
     if generate and wanted.common.seed:
         generate.setdefault("seed", wanted.common.seed)
-    options: dict[str, Any] = {**wanted.segment, **generate}
-    if "dictionary" in options:  # a file of ours, which the server can't read
-        options["dictionary"] = read_dictionary(Path(options["dictionary"]))
-    if "bonus" in options:
-        options["bonus"] = float(options["bonus"])
+    options = {name: _as_json(value) for name, value in {**wanted.segment, **wanted.qa}.items()} | generate
+    if "dictionary" in wanted.segment:  # a file of ours, which the server can't read
+        options["dictionary"] = read_dictionary(Path(wanted.segment["dictionary"]))
     with Client(url, api_key=wanted.api_key or os.environ.get("BOTHWAYS_API_KEY"), model=wanted.model) as client:
         records = read_records(wanted.text if wanted.data is None else wanted.data, columns=wanted.columns)
         seen: deque[Record] = deque()
@@ -147,6 +148,14 @@ def _there(wanted: Predict, url: str) -> Iterator[Any]:
             if "error" in prediction:
                 raise record.error(re.sub(r"^<records>:\d+: ", "", prediction["error"]))
             yield prediction
+
+
+def _as_json(word: str) -> Any:
+    """What a word of the command line spells: a number, true, false or none; any other stays a word."""
+    try:
+        return None if word == "none" else json.loads(word)
+    except ValueError:
+        return word
 
 
 def _drawn(predictions: list[dict[str, Any]], path: Path) -> list[dict[str, Any]]:

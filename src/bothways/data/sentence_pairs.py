@@ -81,7 +81,7 @@ def _gather(
 ) -> np.ndarray:
     """Bounds, counted in sentences, of runs that stay in a document and hold as many as fit, but at least one."""
     short = rng.random(len(ends)) < short_rate
-    wanted = np.where(short, rng.integers(2, max_tokens + 1, size=len(ends)), max_tokens).tolist()
+    wanted = np.where(short, rng.integers(min(2, max_tokens), max_tokens + 1, size=len(ends)), max_tokens).tolist()
     sentence_ends = ends.tolist()
     bounds = [0]
     sentence = begin = 0

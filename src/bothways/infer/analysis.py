@@ -20,7 +20,8 @@ _USABLE = ("segment", "tag", "classify")
 def analysis_model(model: Model) -> Model:
     """The model with analysis as its task; encoder and heads are shared, not copied.
 
-    A model of one task is as one of several that has no other.
+    A model of one task is as one of several that has no other. Where its heads read fixed vectors, the text's vector is
+    the mean of those.
 
     Raises:
         ModelError: the model has no head for words, tags or labels; the message says what to do.
@@ -41,7 +42,8 @@ def analysis_model(model: Model) -> Model:
         head: module for head, module in heads.items() if isinstance(module, Head) and head.partition("/")[0] in parts
     }
     task = AnalyzeTask({key: part for key, part in parts.items() if part.name in _USABLE})
-    network = Network(model.network.encoder, own | {VECTOR: VectorHead("mean", normalize=False)})
+    own[VECTOR] = VectorHead("mean", normalize=False)
+    network = Network(model.network.encoder, own, layers=model.network.layers)
     return replace(model, task=task, network=network.eval())
 
 

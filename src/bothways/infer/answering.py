@@ -114,7 +114,11 @@ class Answering:
         return predictions
 
     def evaluate(self, data: str | Path | Sequence[Mapping[str, Any]], **reading: Any) -> dict[str, Any]:
-        """Every metric of the task on labelled records, with `records`, `tokens`, `tokens_dropped`, `seconds`."""
+        """Every metric of the task on labelled records, with what was read of them.
+
+        That is `records`, `tokens` (each counted once), `tokens_strided` (read again in a further window),
+        `tokens_dropped` (never read) and `seconds`.
+        """
         return self.score(self.read(data, **reading))
 
     def read(self, data: str | Path | Sequence[Mapping[str, Any]], **reading: Any) -> list[Record]:
@@ -152,6 +156,7 @@ class Answering:
         return self._task.metrics(records, predictions) | {
             "records": len(records),
             "tokens": coverage.kept,
+            "tokens_strided": coverage.strided,
             "tokens_dropped": coverage.dropped,
             "seconds": round(seconds, 3),
         }

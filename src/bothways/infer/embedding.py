@@ -20,6 +20,7 @@ from bothways.nn.network import Network
 from bothways.tasks.base import Coverage
 from bothways.tasks.embed import HEAD, PARTS, EmbedSettings, EmbedTask, Level, Pooling, places_of
 from bothways.tasks.parts import Words
+from bothways.tasks.sequences import room_for
 
 if TYPE_CHECKING:
     from bothways.infer.predictor import Predictor
@@ -89,6 +90,18 @@ def embedding_model(
     encoder = model.network.encoder
     mixed = parse_layers(layers, encoder.config.num_hidden_layers)
     return replace(model, task=task, network=Network(encoder, task.heads(encoder), layers=mixed).eval())
+
+
+def check_length(predictor: Predictor) -> None:
+    """That the model reads enough at once to embed anything: to be known before a file of vectors is begun.
+
+    Raises:
+        ConfigError: it doesn't.
+    """
+    task = predictor.model.task
+    assert isinstance(task, EmbedTask)
+    limit = min(predictor.max_length, task.settings.max_length or predictor.max_length)
+    room_for(limit, texts=2 if task.level == "pair" else 1)
 
 
 def _checked(settings: EmbedSettings, pooling: Any, normalize: bool | None, long: Any) -> EmbedSettings:
@@ -168,6 +181,4 @@ def embed(predictor: Predictor, records: Sequence[Record]) -> np.ndarray | list[
 
 def width(predictor: Predictor) -> int:
     """D, the length of the vectors that the predictor gives."""
-    network = predictor.model.network
-    several = len(network.layers.numbers) if network.layers is not None and network.layers.how == "concat" else 1
-    return several * network.encoder.config.hidden_size
+    return predictor.model.network.width

@@ -173,7 +173,9 @@ class Predictor(Answering):
         Raises:
             ConfigError: an option that can't be.
         """
-        return self._with(embedding.embedding_model(self.model, **options))
+        embedder = self._with(embedding.embedding_model(self.model, **options))
+        embedding.check_length(embedder)
+        return embedder
 
     def _with(self, model: Model) -> Predictor:
         """The same predictor with another task and heads on the same encoder."""

@@ -20,11 +20,13 @@ from bothways.errors import ConfigError, ModelError
 from bothways.models.conversion import Layers, name_in_file, to_theirs
 from bothways.models.hub import locate
 from bothways.models.reading import (
+    FEATURES,
     FORMAT,
     TEXTS,
     layers_of,
     read_config,
     saved_class,
+    saved_features,
     saved_task,
     saved_texts,
     tokenizer_of,
@@ -32,8 +34,9 @@ from bothways.models.reading import (
 )
 from bothways.models.weights import COMPACT, HEADS, SINGLE, compacted, sync, weight_types, write_tensors
 from bothways.nn.encoder import Encoder, EncoderConfig, Pooler, initialise
+from bothways.nn.layers import Features
 from bothways.nn.network import Network
-from bothways.tasks.base import Task
+from bothways.tasks.base import Task, settings_dict
 from bothways.tasks.merging import parted
 from bothways.tasks.multi import MultiTask
 from bothways.text.tokenizer import Tokenizer
@@ -45,6 +48,7 @@ class Model:
 
     task:       None for a bare encoder
     told:       what loading left out or began afresh, for the log
+    drawn:      the names of the weights that it began afresh
     trained_on: (n,) uint64 hashes of the texts that it learnt from (`data/repeats.py`); None: not known, or too many
     """
 
@@ -53,6 +57,7 @@ class Model:
     task: Task | None
     folder: Path | None = None
     told: list[str] = field(default_factory=list)
+    drawn: frozenset[str] = frozenset()
     trained_on: np.ndarray | None = None
 
     @property
@@ -91,10 +96,10 @@ def load(name: str | Path) -> Model:
     weights = weights_of(folder, config, raw)
     if task is not None:
         weights = _as_task_has_them(task.inward, weights, folder)
-    network = _outline(config, task, pooler=_has_pooler(weights))
+    network = _outline(config, task, folder, pooler=_has_pooler(weights))
     named = functools.partial(name_in_file, layers=layers_of(config, raw), architecture=saved_class(raw))
     _check(weights, network.state_dict(), named, where=str(folder))
-    return _assign(Model(tokenizer, network, task, folder, told, saved_texts(folder)), weights)
+    return _assign(Model(tokenizer, network, task, folder, told, trained_on=saved_texts(folder)), weights)
 
 
 def count_parameters(folder: Path) -> int:
@@ -110,31 +115,37 @@ def count_parameters(folder: Path) -> int:
         task = saved_task(folder, raw)
     except ModelError:
         task = None
-    return _count(_outline(config, task, pooler=any("pooler." in name for name in weight_types(folder))))
+    return _count(_outline(config, task, folder, pooler=any("pooler." in name for name in weight_types(folder))))
 
 
 def _count(network: Network) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def _outline(config: EncoderConfig, task: Task | None, *, pooler: bool) -> Network:
+def _outline(config: EncoderConfig, task: Task | None, folder: Path, *, pooler: bool) -> Network:
     """The network of a folder whose weights are yet to come; without a pooler where neither file nor head has one."""
     # On the meta device weights take neither time nor memory, whatever config.json says; the file has all of them.
     with torch.device("meta"):
         encoder = Encoder(config)
         network = task.network(encoder) if task is not None else Network(encoder, {})
-    if not pooler and not any(hasattr(head, "pooler") for head in network.heads.values()):
+        if task is not None and (features := saved_features(folder)) is not None:
+            try:
+                network.read_features(features)
+            except ConfigError as error:
+                raise ModelError(f"{folder / 'bothways.json'}: {error}") from None
+    if not pooler and not any(getattr(head, "pooler", None) for head in network.heads.values()):
         encoder.pooler = None
     return network
 
 
-def start_from(name: str | Path, task: Task, *, pooler: bool = True) -> Model:
+def start_from(name: str | Path, task: Task, *, pooler: bool = True, features: Features | None = None) -> Model:
     """A model for `task` that starts from the encoder of another: its heads are kept where they fit, else fresh.
 
-    `pooler=False` leaves the pooler out, where nothing would train it.
+    `pooler=False` leaves the pooler out, where nothing would train it. `features`: what its heads are to read.
 
     Raises:
         ModelError: as `load`; heads of another task are left out and told, not an error.
+        ConfigError: `features` that this encoder doesn't have or these heads can't read.
     """
     folder = locate(name)
     config, raw = read_config(folder)
@@ -148,7 +159,11 @@ def start_from(name: str | Path, task: Task, *, pooler: bool = True) -> Model:
     if encoder.pooler is not None:
         initialise(encoder.pooler, config.initializer_range)
     weights = _as_task_has_them(functools.partial(task.first_weights, config=config), weights, folder)
-    return _assign(Model(tokenizer, task.network(encoder), task, folder), weights)
+    network = task.network(encoder)
+    if features is not None:
+        network.read_features(features)
+    same = saved_features(folder) == features  # else a head may fit though it has learnt to read other vectors
+    return _assign(Model(tokenizer, network, task, folder), weights, heads=same)
 
 
 def single_head(model: Model, name: str) -> Model:
@@ -171,7 +186,9 @@ def single_head(model: Model, name: str) -> Model:
         for owner, head in [parted(joint)]
         if owner == name
     }
-    return replace(model, task=model.task.parts[name], network=Network(model.network.encoder, own))
+    network = Network(model.network.encoder, own, layers=model.network.layers)
+    network.features = model.network.features
+    return replace(model, task=model.task.parts[name], network=network)
 
 
 def _as_task_has_them(
@@ -202,14 +219,20 @@ def _check(
             )
 
 
-def _assign(model: Model, weights: Mapping[str, Tensor]) -> Model:
-    """Put weights into the network where they fit; tell what was left out and what starts from random."""
+def _assign(model: Model, weights: Mapping[str, Tensor], *, heads: bool = True) -> Model:
+    """Put weights into the network where they fit; tell what was left out and what starts from random.
+
+    `heads`: those of heads too.
+    """
     own = model.network.state_dict()
     used = {
-        name: weights[name] for name, weight in own.items() if name in weights and weights[name].shape == weight.shape
+        name: weights[name]
+        for name, weight in own.items()
+        if name in weights and weights[name].shape == weight.shape and (heads or not name.startswith("heads."))
     }
     _tell(model.told, "left out", sorted(set(weights) - set(used)))
-    _tell(model.told, "starts from random", sorted(set(own) - set(used)))
+    model.drawn = frozenset(own) - frozenset(used)
+    _tell(model.told, "starts from random", sorted(model.drawn))
     seen: set[int] = set()
     for name, weight in used.items():
         storage = weight.untyped_storage().data_ptr()
@@ -247,7 +270,9 @@ def save(model: Model, folder: str | Path, *, card: str = "", compact: bool = Fa
 
 
 def _write(model: Model, folder: Path, card: str, compact: bool = False) -> None:
-    name = model.task.architecture if model.task is not None else "BertModel"
+    features = model.network.features
+    # No class of transformers has heads on other vectors than the last layer's, or with a hidden layer of their own.
+    name = model.task.architecture if model.task is not None and features is None else "BertModel"
     weights = model.network.state_dict()
     decoder = model.network.decoder
     layers = Layers(model.config.num_hidden_layers, 0 if decoder is None else decoder.config.num_hidden_layers)
@@ -266,6 +291,8 @@ def _write(model: Model, folder: Path, card: str, compact: bool = False) -> None
     saved: dict[str, Any] = {"format": FORMAT, "task": None}
     if model.task is not None:
         saved |= {"task": model.task.name, model.task.name: model.task.to_dict()}
+    if features is not None:
+        saved[FEATURES] = settings_dict(features)
     files = {"config.json": config} if model.task is None else model.task.files(config, model.tokenizer)
     model.tokenizer.save(folder)
     for file, content in (files | {"bothways.json": saved}).items():

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from bothways import config
 from bothways.data.repeats import MOST
 from bothways.errors import BothwaysError, ConfigError, ModelError
 from bothways.models.conversion import Layers, from_theirs
@@ -17,11 +18,13 @@ from bothways.models.files import read_json, shorten
 from bothways.models.sentence_transformers import MODULES, sentence_task
 from bothways.models.weights import HEADS, read_tensors, read_weights
 from bothways.nn.encoder import EncoderConfig
+from bothways.nn.layers import Features
 from bothways.tasks import ARCHITECTURES, task_class
 from bothways.tasks.base import Task
 from bothways.text.tokenizer import Tokenizer
 
 FORMAT = 1  # of bothways.json
+FEATURES = "features"  # what it calls the vectors that heads read, where they are not their task's own
 MAX_LABELS = 1 << 16
 TEXTS = "training_texts.bin"  # hashes of the texts that the model learnt from, 8 bytes each
 _KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {  # of the encoder's settings, in JSON
@@ -166,6 +169,24 @@ def saved_task(folder: Path, raw: dict[str, Any]) -> Task | None:
         f"{folder / 'config.json'}: {name} is not among the classes that Bothways loads with its heads "
         f"({', '.join(ARCHITECTURES)}); it can still be a starting point: bothways finetune TASK --model {folder}"
     )
+
+
+def saved_features(folder: Path) -> Features | None:
+    """What vectors a saved model's heads read; None: those of their task.
+
+    Raises:
+        ModelError: `bothways.json` says something else.
+    """
+    path = folder / "bothways.json"
+    raw = read_json(path).get(FEATURES) if path.is_file() else None
+    if raw is None:
+        return None
+    if not isinstance(raw, dict):
+        raise ModelError(f"{path}: {FEATURES} is {shorten(raw)}; it must be an object in braces")
+    try:
+        return config.from_dict(Features, raw)
+    except ConfigError as error:
+        raise ModelError(f"{path}: {FEATURES}: {error}; save the model again") from None
 
 
 def _restored(saved: dict[str, Any], path: Path) -> Task:

@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bothways.nn.dropout import Dropout
 from bothways.nn.encoder import Pooler, initialise
@@ -82,25 +83,65 @@ class MaskedHead(Head):
         return self.word[0].weight if self.weight is None else self.weight
 
 
-class PooledHead(Head):
-    """One answer a row, through the pooler: a score for each option of a choice."""
+class TokenHead(Head):
+    """One answer a row: drop out, one linear layer. Tags of words, both ends of an answer.
+
+    On fixed vectors (`read_features`) a hidden layer may stand before that.
+
+    Reference: Devlin et al., 2018, sections 4.2 and 5.3.
+    """
 
     per = "row"
 
-    def __init__(
-        self, pooler: Pooler, width: int, labels: int, *, dropout: float, initializer_range: float, salt: int = 0
-    ) -> None:
+    def __init__(self, width: int, labels: int, *, dropout: float, initializer_range: float, salt: int = 0) -> None:
         super().__init__()
-        self.pooler = [pooler]  # the encoder's own, shared: see MaskedHead
-        self.dropout = Dropout(dropout, width, salt=HEAD_SALT + salt)
+        self.salt, self.deviation = HEAD_SALT + salt, initializer_range
+        self.dropout = Dropout(dropout, width, salt=self.salt)
+        self.hidden: nn.Linear | None = None
         self.linear = nn.Linear(width, labels)
         initialise(self, initializer_range)
+
+    def read_features(self, width: int, hidden: int | None, *, pooled: bool) -> None:
+        """Begin anew on rows of that width, by a hidden layer of so many units; `pooled`: they are the last layer's."""
+        labels = self.linear.out_features
+        self.dropout = Dropout(self.dropout.p, width, salt=self.salt)
+        self.hidden = None if hidden is None else nn.Linear(width, hidden)
+        self.linear = nn.Linear(hidden or width, labels)
+        initialise(self, self.deviation)
 
     def forward(
         self, rows: Float[Tensor, "m D"], noise: Int[Tensor, " m"] | None, groups: Int[Tensor, " bounds"]
     ) -> Float[Tensor, "m C"]:
         """Logits of each row."""
-        return self.linear(self.dropout(self.pooler[0](rows), noise))
+        rows = self.dropout(rows, noise)
+        return self.linear(rows if self.hidden is None else F.gelu(self.hidden(rows)))
+
+
+class PooledHead(TokenHead):
+    """One answer a row, through the pooler: a score for each option of a choice.
+
+    The pooler was made for the last layer: of other layers, rows are read as they are.
+    """
+
+    def __init__(
+        self, pooler: Pooler, width: int, labels: int, *, dropout: float, initializer_range: float, salt: int = 0
+    ) -> None:
+        super().__init__(width, labels, dropout=dropout, initializer_range=initializer_range, salt=salt)
+        self.pooler = [pooler]  # the encoder's own, shared: see MaskedHead
+
+    def read_features(self, width: int, hidden: int | None, *, pooled: bool) -> None:
+        """As `TokenHead`, through the pooler where rows are the last layer's."""
+        super().read_features(width, hidden, pooled=pooled)
+        if not pooled:
+            self.pooler = []
+
+    def forward(
+        self, rows: Float[Tensor, "m D"], noise: Int[Tensor, " m"] | None, groups: Int[Tensor, " bounds"]
+    ) -> Float[Tensor, "m C"]:
+        """Logits of each row."""
+        for pooler in self.pooler:
+            rows = pooler(rows)
+        return super().forward(rows, noise, groups)
 
 
 class LabelHead(PooledHead):
@@ -119,25 +160,16 @@ class LabelHead(PooledHead):
         return logits if len(groups) == len(rows) + 1 else mean_by_group(logits, groups)
 
 
-class TokenHead(Head):
-    """One answer a row: drop out, one linear layer. Tags of words, both ends of an answer.
-
-    Reference: Devlin et al., 2018, sections 4.2 and 5.3.
-    """
+class RowsHead(Head):
+    """The rows as they are: what the other heads would read."""
 
     per = "row"
 
-    def __init__(self, width: int, labels: int, *, dropout: float, initializer_range: float, salt: int = 0) -> None:
-        super().__init__()
-        self.dropout = Dropout(dropout, width, salt=HEAD_SALT + salt)
-        self.linear = nn.Linear(width, labels)
-        initialise(self, initializer_range)
-
     def forward(
         self, rows: Float[Tensor, "m D"], noise: Int[Tensor, " m"] | None, groups: Int[Tensor, " bounds"]
-    ) -> Float[Tensor, "m C"]:
-        """Logits of each row."""
-        return self.linear(self.dropout(rows, noise))
+    ) -> Float[Tensor, "m D"]:
+        """Each row."""
+        return rows
 
 
 def mean_by_group(rows: Float[Tensor, "m C"], groups: Int[Tensor, " bounds"]) -> Float[Tensor, "G C"]:

@@ -1,4 +1,4 @@
-"""Which of the encoder's layers are read: one, or the sum, mean or concatenation of several."""
+"""Which of the encoder's layers are read, one or the sum, mean or concatenation of several, and by what network."""
 
 from __future__ import annotations
 
@@ -12,12 +12,33 @@ How = Literal["sum", "mean", "concat"]
 _WHICH = re.compile(r"(?:(sum|mean|concat):)?((?:-?\d+)?:(?:-?\d+)?|-?\d+(?:,-?\d+)*)")
 
 
+MOST_HIDDEN = 1 << 16  # units of a hidden layer
+
+
 @dataclass(frozen=True)
 class Layers:
     """Numbers of hidden states, 0 being the embeddings' output, and how they become one."""
 
     how: How
     numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Features:
+    """Fixed vectors as heads read them, instead of the encoder's last layer by a linear one.
+
+    layers: which of the encoder's, as `parse_layers` has them; None: the last
+    hidden: units of a hidden layer between the vectors and the answer; None: there is none
+
+    Reference: Devlin et al., 2018, section 5.3.
+    """
+
+    layers: str | None = None
+    hidden: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.hidden is not None and not 1 <= self.hidden <= MOST_HIDDEN:
+            raise ConfigError(f"hidden is {self.hidden}; it must be from 1 to {MOST_HIDDEN} units")
 
 
 def parse_layers(wanted: str | int | None, layers: int) -> Layers | None:

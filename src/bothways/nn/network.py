@@ -6,11 +6,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from bothways.batch import Batch
+from bothways.errors import ConfigError
 from bothways.nn.cache import Cache
+from bothways.nn.crf import CrfHead
 from bothways.nn.decoder import Decoder
 from bothways.nn.encoder import Encoder
-from bothways.nn.heads import Head, MaskedHead
-from bothways.nn.layers import Layers
+from bothways.nn.heads import Head, MaskedHead, TokenHead
+from bothways.nn.layers import Features, Layers, parse_layers
 
 TEXT = "text"  # the head that says what a target's next piece is
 
@@ -19,7 +21,11 @@ class Network(nn.Module):
     """What is trained, saved and served.
 
     Heads read the encoder's last layer, or `layers` of it; with a decoder, its rows instead.
+
+    features: where heads were made to read other vectors than those of their task, which
     """
+
+    features: Features | None = None
 
     def __init__(
         self,
@@ -34,12 +40,35 @@ class Network(nn.Module):
         self.decoder = decoder
         self.heads = nn.ModuleDict(heads)
 
+    def read_features(self, features: Features) -> None:
+        """Have the heads begin anew on these vectors.
+
+        Raises:
+            ConfigError: layers that there are not, or a head that can't read them.
+        """
+        self.features, self.layers = features, parse_layers(features.layers, len(self.encoder.layers))
+        for name, head in self.heads.items():
+            if isinstance(head, TokenHead):
+                head.read_features(self.width, features.hidden, pooled=self.layers is None)
+            elif not isinstance(head, CrfHead):
+                raise ConfigError(
+                    f"the head {name} reads the last layer only: leave --frozen-layers and --frozen-hidden out"
+                )
+
+    @property
+    def width(self) -> int:
+        """How long the vectors are that heads read: D, or a multiple where several layers stand side by side."""
+        several = len(self.layers.numbers) if self.layers is not None and self.layers.how == "concat" else 1
+        return several * self.encoder.config.hidden_size
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The scores of each head that the batch feeds, one a row or one a group, in the order of its examples."""
         noise = batch.tokens.noise
         if self.decoder is not None:
             assert batch.decoder is not None, "a target to be taught is wanted"
             rows, noise = self.decoded(batch, self.encoder(batch.tokens)), batch.decoder.noise
+        elif batch.vectors is not None:
+            rows = batch.vectors
         elif self.layers is not None:
             rows = self.encoder.mixed(batch.tokens, batch.target_index, self.layers)
         else:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
 # No plain string among the values: a string may name a file, and clients name no files of the server's.
-Option = StrictBool | StrictInt | StrictFloat | list[StrictStr]
+Option = StrictBool | StrictInt | StrictFloat | list[StrictStr] | None
 Texts = StrictStr | Annotated[list[StrictStr], Field(min_length=1)]
 Name = Annotated[StrictStr | None, Field(default=None, description="one of /v1/models; none: the first that can do it")]
 

@@ -10,7 +10,7 @@ reference   Devlin et al., 2018, sections 4.2 and 4.3: each token's logits to be
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -41,6 +41,7 @@ from bothways.text.tokenizer import Encoded as Text
 from bothways.text.tokenizer import Tokenizer
 
 LONGEST, LONGEST_CHINESE = 30, 50  # tokens of an answer: as run_squad.py, and as CLUE's scripts for CMRC2018
+MOST = 1000  # candidates of a prediction
 EVEN = 0.5  # the no-answer threshold before one is fitted: run_squad.py's null_score_diff_threshold of 0
 
 
@@ -93,6 +94,28 @@ class QaTask(Task):
         """Checks every answer, and sees whether some questions have none."""
         check_answers(records, settings.misplaced)
         return cls(settings, None if all(given_answers(record) for record in records) else EVEN)
+
+    def with_options(self, **options: Any) -> QaTask:
+        """The same task with other numbers for predictions, each as a number or spelt as one.
+
+        Args:
+            top: how many candidates are listed, from 1 to 1000
+            threshold: no answer is given where `no_answer_score` is above it, from 0 to 1; None or "none": the best
+                span always is
+
+        Raises:
+            ConfigError: another option, or no such number.
+        """
+        if unknown := sorted(set(options) - {"top", "threshold"}):
+            raise ConfigError(f"unknown option qa.{unknown[0]}; known are qa.top and qa.threshold")
+        top, threshold = options.get("top", self.settings.top), options.get("threshold", self.threshold)
+        if (count := _number(top, int)) is None or not 1 <= count <= MOST:
+            raise ConfigError(f"qa.top is {top!r}; wanted a whole number from 1 to {MOST}")
+        if threshold is not None and threshold != "none":
+            if (share := _number(threshold, float)) is None or not 0 <= share <= 1:
+                raise ConfigError(f"qa.threshold is {threshold!r}; wanted a number from 0 to 1, or none")
+            return QaTask(replace(self.settings, top=count), share)
+        return QaTask(replace(self.settings, top=count))
 
     def heads(self, encoder: Encoder) -> dict[str, Head]:
         """First and last token of the answer, without a further dropout, as in transformers."""
@@ -205,6 +228,17 @@ class QaTask(Task):
     def from_dict(cls, saved: dict[str, Any]) -> QaTask:
         """The task that `to_dict` described."""
         return cls(QaSettings(**saved["settings"]), saved["threshold"])
+
+
+def _number(value: Any, kind: type[int] | type[float]) -> int | float | None:
+    """The number that a value is or spells; None if it is none of that kind."""
+    if isinstance(value, str):
+        try:
+            return kind(value)
+        except ValueError:
+            return None
+    right = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+    return value if right else None
 
 
 def _tokens_of(span: Span, text: Text) -> tuple[int, int]:

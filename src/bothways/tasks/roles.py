@@ -25,6 +25,7 @@ from bothways.metrics import spans as metrics
 from bothways.tasks.base import Answer, Coverage
 from bothways.tasks.labels import labels_config
 from bothways.tasks.sentences import Sentence
+from bothways.tasks.sequences import room_for
 from bothways.tasks.tag_sets import gold_tags, learn_span_tags
 from bothways.tasks.tagging import WordSettings, WordTask
 from bothways.tasks.windows import Window
@@ -71,8 +72,13 @@ class RolesTask(WordTask):
     def windows(
         self, record: Record, sentence: Sentence, text: Text, tokenizer: Tokenizer, *, number: int, max_length: int
     ) -> tuple[list[Window], Coverage]:
-        """[CLS] words [SEP] predicate [SEP]: the predicate is in each window."""
+        """[CLS] words [SEP] predicate [SEP]: the predicate is in each window.
+
+        Raises:
+            ConfigError: `max_length` leaves no room for both.
+        """
         predicate = _predicate(record, sentence)
+        room_for(max_length, texts=2)
         # A predicate of so many pieces that hardly a word would stand beside it keeps its first ones.
         word = text.ids[text.words == predicate][: max_length // 4]
         room = max_length - len(word) - 1

@@ -8,9 +8,26 @@ import numpy as np
 
 from bothways.batch import Origin, Piece
 from bothways.data.record import Record, require
+from bothways.errors import ConfigError
 from bothways.tasks.base import Coverage
 from bothways.text.tokenizer import Encoded as Text
 from bothways.text.tokenizer import Tokenizer
+
+
+def room_for(max_length: int, *, texts: int = 1) -> int:
+    """Tokens of text that a sequence of `max_length` holds beside [CLS] and a [SEP] after each of the texts.
+
+    Raises:
+        ConfigError: not even one of each text.
+    """
+    room = max_length - 1 - texts
+    if room < texts:
+        parts = "[CLS], one token of text, [SEP]" if texts == 1 else "[CLS], and a token and [SEP] for each text"
+        raise ConfigError(
+            f"the model is to read {max_length} tokens at once; wanted at least {1 + 2 * texts} ({parts}): "
+            "give a larger max_length, or a model that has more positions"
+        )
+    return room
 
 
 def single(
@@ -19,8 +36,11 @@ def single(
     """[CLS] text [SEP], in as many windows as the text needs, at most `windows` (None: all of them).
 
     Consecutive windows share `stride` tokens, and each remembers the raw-text offsets of its tokens.
+
+    Raises:
+        ConfigError: `max_length` leaves no room for text.
     """
-    room = max_length - 2
+    room = room_for(max_length)
     starts = [0]
     while starts[-1] + room < len(text.ids):
         starts.append(starts[-1] + room - stride)
@@ -45,9 +65,12 @@ def with_specials(ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
 def pair(first: Text, second: Text, tokenizer: Tokenizer, *, record: int, max_length: int) -> tuple[Piece, Coverage]:
     """[CLS] first [SEP] second [SEP]; what is too long loses tokens from the end of the longer text, and says so.
 
+    Raises:
+        ConfigError: `max_length` leaves no room for both.
+
     Reference: google-research/bert run_classifier.py, _truncate_seq_pair.
     """
-    room = max_length - 3
+    room = room_for(max_length, texts=2)
     kept_first, kept_second = len(first.ids), len(second.ids)
     if kept_first + kept_second > room:
         kept_first = min(kept_first, max(room - kept_second, (room + 1) // 2))
@@ -64,8 +87,11 @@ def pair_windows(
 
     Consecutive windows share `stride` tokens, or half a window if that is less. A first text that takes more than
     half of the room is cut there.
+
+    Raises:
+        ConfigError: `max_length` leaves no room for both.
     """
-    room = max_length - 3
+    room = room_for(max_length, texts=2)
     kept_first = min(len(first.ids), max(room // 2, room - len(second.ids)))
     window = room - kept_first
     step = window - min(stride, window // 2)

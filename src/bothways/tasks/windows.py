@@ -12,7 +12,7 @@ from jaxtyping import Int
 
 from bothways.batch import Origin, Piece
 from bothways.tasks.base import Coverage
-from bothways.tasks.sequences import with_specials
+from bothways.tasks.sequences import room_for, with_specials
 from bothways.text.tokenizer import Encoded as Text
 from bothways.text.tokenizer import Tokenizer
 
@@ -50,14 +50,20 @@ def word_windows(
         stride: how many tokens consecutive windows share; at most half a window
         ends: positions among the words after which a sentence ends, rising; a window that ends there shares nothing
         extra: what the origin of each window keeps for decoding
+
+    Raises:
+        ConfigError: `max_length` leaves no room for text.
     """
-    room = max_length - 2
+    room = room_for(max_length)
     heads = np.flatnonzero(np.diff(text.words, prepend=-1))  # the first piece of each word
     bounds = np.append(heads, len(text.ids))
     spans = spread(bounds, room, min(stride, room // 2), ends)
-    own = [0, *(_middle(bounds, after[0], before[1]) for before, after in pairwise(spans))]
+    own = [0, *(_middle(bounds, after[0], before[1]) for before, after in pairwise(spans)), len(heads)]
+    # Beside a long word, a window's neighbours may answer for all of its words: then it is left out. A text without
+    # words keeps its one window.
+    answering = [(span, *words) for span, words in zip(spans, pairwise(own), strict=True) if words[0] < words[1]]
     windows, read = [], 0
-    for number, ((first, last), begin, end) in enumerate(zip(spans, own, [*own[1:], len(heads)], strict=True)):
+    for number, ((first, last), begin, end) in enumerate(answering or [(spans[0], 0, 0)]):
         ids = text.ids[bounds[first] : bounds[last]][:room]
         read += len(ids)
         piece = Piece(with_specials(ids, tokenizer), origin=Origin(record, number, extra=extra))
@@ -78,7 +84,8 @@ def spread(
         if last >= count:
             return [*spans, (first, count)]
         stop = max((end for end in ends if first < end <= last), default=first)
-        if bounds[stop] - bounds[first] >= room // 2:  # a shorter window would cost more than it gives
+        # A window shorter than half of the room would cost more than it gives.
+        if stop > first and bounds[stop] - bounds[first] >= room // 2:
             spans.append((first, stop))
             first = stop
         else:

@@ -6,7 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,11 @@ from bothways.errors import DataError
 from bothways.infer.predictor import Predictor
 from bothways.models.model import Model, save, seed_everything, start_from
 from bothways.models.weights import read_tensors
-from bothways.nn.dropout import set_dropout
 from bothways.tasks.base import Coverage, Encoded, Task
 from bothways.train.card import card, hardware, hashes
 from bothways.train.checkpoint import save_weights
 from bothways.train.folder import BEST, Run, RunFolder
+from bothways.train.frozen import MOST_BYTES, bytes_of_vectors, freeze, with_vectors
 from bothways.train.loop import Report
 from bothways.train.ranks import Ranks
 from bothways.train.settings import Finetune
@@ -54,13 +54,12 @@ def finetune_run(
     if run := folder.finished():
         return run
     seed_everything(wanted.common.seed)
-    model = start_from(settings.model, task)
+    model = start_from(settings.model, task, features=settings.features)
     trained_on = first_places(train_records)
     model.trained_on = kept_hashes(trained_on)
     optim = settings.optim
     if settings.frozen:
-        freeze(model)
-        optim = replace(optim, attention_dropout=0.0)
+        optim = freeze(model, optim)
     max_length = _max_length(settings, model)
     encoded = task.encode(train_records, model.tokenizer, max_length=max_length, labelled=True)
     if not (examples := _examples(encoded)):
@@ -106,8 +105,27 @@ def finetune_run(
             return Look(scores, over=ranks.agree(best.has_waited(settings.patience), device), keep=True)
 
         if not best.has_waited(settings.patience):
+            if settings.frozen and settings.minutes is None and settings.epochs > 1:
+                _keep_vectors(training, encoded, dev)
             take_steps(training, total, examine=examine, extra=lambda: {"best": asdict(best), "steps": total})
         return _finish(training, best, dev, wanted, time.monotonic() - begun)
+
+
+def _keep_vectors(training: Training, encoded: Sequence[Encoded], dev: Dev | None) -> None:
+    """Compute what a frozen encoder gives once for all epochs, if that can be kept; the steps stay what they are."""
+    network, device, log = training.model.network, training.device, training.folder.log
+    size = bytes_of_vectors(network, [*_examples(encoded), *(_examples(dev.encoded) if dev is not None else [])])
+    if size is None:
+        return
+    if size > MOST_BYTES:
+        log.tell(f"the encoder's vectors would take {size / 1e9:.1f} GB: they are computed anew in each epoch")
+        return
+    log.tell(f"the encoder's vectors are computed once and kept: {size / 1e6:.1f} MB")
+    kept = with_vectors(network, encoded, device=device, precision=training.computing)
+    assert isinstance(training.source, ExampleSource)
+    training.source = ExampleSource(_examples(kept), seed=training.source.seed)
+    if dev is not None and training.ranks.first:
+        dev.encoded = with_vectors(network, dev.encoded, device=device, precision=dev.predictor.engine.precision)
 
 
 def _total_steps(training: Training, settings: Finetune) -> int:
@@ -149,12 +167,6 @@ class Dev:
         return {key: value for key, value in scores.items() if isinstance(value, int | float) and key != "seconds"}
 
 
-def freeze(model: Model) -> None:
-    """Train only the heads, on the encoder's vectors as they are: the encoder learns nothing and drops nothing."""
-    model.network.encoder.requires_grad_(False)
-    set_dropout(model.network.encoder, 0.0)
-
-
 def _keep_best(best: Best, score: float, training: Training) -> None:
     """Note the epoch's score, and keep the weights of the best one; a score that is not a number is the lowest."""
     score = -math.inf if math.isnan(score) else score
@@ -170,14 +182,15 @@ def _tell_beginning(
 ) -> None:
     """What the run starts from, in the log and for the user; `trained_on` is from `first_places`."""
     log, told = training.folder.log, training.model.told
-    coverage = sum((one.coverage for one in encoded), Coverage())
-    data: dict[str, Any] = {"records": len(encoded), "tokens": coverage.told()}
+    data: dict[str, Any] = {"records": len(encoded), "tokens": _read_of(encoded).told()}
     notes = _notes(encoded)
     if notes:
         data["notes"] = dict(notes)
     lines = [*told, _coverage(encoded), *(f"{count:,} records: {note}" for note, count in notes.most_common())]
     if dev is not None:
+        data["dev"] = {"records": len(dev.encoded), "tokens": _read_of(dev.encoded).told()}
         notes = _notes(dev.encoded)
+        lines.append(f"dev: {_coverage(dev.encoded)}")
         lines += [f"dev: {count:,} records: {note}" for note, count in notes.most_common()]
     if dev is not None and (again := repeated(dev.records, trained_on)):
         data["dev_in_train"] = len(again)
@@ -232,9 +245,20 @@ def _brief(scores: dict[str, Any]) -> str:
 
 
 def _coverage(encoded: Sequence[Encoded]) -> str:
-    coverage = sum((one.coverage for one in encoded), Coverage())
-    cut = sum(one.coverage.dropped > 0 for one in encoded)
+    """How many tokens are read, read again, and not read, in words; what did not happen is left out."""
+    coverage = _read_of(encoded)
     line = f"{len(encoded):,} records, {coverage.kept:,} tokens read"
-    if cut:
+    if coverage.strided:
+        line += f"; {_count_of(encoded, 'strided'):,} records are read in windows: {coverage.strided:,} tokens strided"
+    if coverage.dropped:
+        cut = _count_of(encoded, "dropped")
         line += f"; {cut:,} records are longer than the model reads: {coverage.dropped:,} tokens dropped"
     return line
+
+
+def _read_of(encoded: Sequence[Encoded]) -> Coverage:
+    return sum((one.coverage for one in encoded), Coverage())
+
+
+def _count_of(encoded: Sequence[Encoded], what: str) -> int:
+    return sum(getattr(one.coverage, what) > 0 for one in encoded)

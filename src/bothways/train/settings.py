@@ -7,6 +7,7 @@ from typing import Literal
 
 from bothways.errors import ConfigError
 from bothways.infer.devices import Precision
+from bothways.nn.layers import Features
 from bothways.train.optimizer import Optim
 
 
@@ -42,6 +43,10 @@ class Finetune:
     """stop when the dev score has not risen for so many epochs; none: never"""
     frozen: bool = False
     """train only the heads, on the encoder's vectors as they are"""
+    frozen_layers: str | None = None
+    """frozen: whose vectors: -2, sum:-4:, mean:1,6 or concat:-4: (the last four layers side by side); none: the last"""
+    frozen_hidden: int | None = None
+    """frozen: units of a hidden layer between the vectors and the answer; none: a linear layer alone"""
     checkpoint_minutes: float = 5.0
     """minutes between checkpoints, of which there is one after each epoch too; 0: after every step"""
     precision: Precision = "auto"
@@ -55,9 +60,23 @@ class Finetune:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.minutes is not None and not self.minutes > 0:
             raise ConfigError(f"minutes is {self.minutes}; it must be above 0")
+        for name in ("frozen_layers", "frozen_hidden"):
+            if (value := getattr(self, name)) is not None and not self.frozen:
+                raise ConfigError(
+                    f"{name} is {value}, but the encoder is to be trained too; add --frozen, or leave it out"
+                )
+        if self.frozen_hidden is not None and self.frozen_hidden < 1:
+            raise ConfigError(f"frozen_hidden is {self.frozen_hidden}; it must be at least 1, or none")
         if self.patience is not None and self.patience < 1:
             raise ConfigError(f"patience is {self.patience}; it must be at least 1, or none")
         _check_minutes(self.checkpoint_minutes)
+
+    @property
+    def features(self) -> Features | None:
+        """What heads read of a frozen encoder, if not its last layer by a linear one."""
+        if self.frozen_layers is None and self.frozen_hidden is None:
+            return None
+        return Features(self.frozen_layers, self.frozen_hidden)
 
 
 @dataclass(frozen=True)

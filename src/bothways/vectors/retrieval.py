@@ -84,6 +84,7 @@ def evaluate_retrieval(model: Predictor | None, folder: str | Path, *, split: st
         "left_out": len(every_grade) - len(grades),
         "records": told.records,
         "tokens": told.coverage.kept,
+        "tokens_strided": told.coverage.strided,
         "tokens_dropped": told.coverage.dropped,
         "seconds": round(time.perf_counter() - begun, 3),
     }
