@@ -6,14 +6,13 @@ import contextlib
 import ctypes
 import functools
 import logging
-import math
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from bothways.data.cores import available_cores
 from bothways.errors import ConfigError
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -78,46 +77,27 @@ def computing_in(precision: str, device: torch.device) -> contextlib.AbstractCon
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
-# ------------------------------------------------------------------------------------------------ cores
-
-CGROUPS = Path("/sys/fs/cgroup")
+# ------------------------------------------------------------------------------------- threads and memory
 
 
-def available_cores() -> int:
-    """Cores that this process may really use: its affinity, or less where its control group has a quota."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-    quota = _quota(CGROUPS)
-    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
+@functools.cache
+def settle_threads() -> None:
+    """No more threads of PyTorch than cores that this process may use, once: more would wait for each other.
 
-
-def _quota(root: Path) -> float | None:
-    """Cores' worth of time that the control group may use (version 2, then version 1); None: no limit is told.
-
-    Reference: the kernel's Documentation/admin-guide/cgroup-v2.rst, cpu.max.
+    OMP_NUM_THREADS, where it is set, is what the user wants.
     """
-    quotas = []
-    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
-        try:
-            words = " ".join((root / file).read_text(encoding="ascii") for file in files).split()
-            allowed, period = float(words[0]), float(words[1])
-        except (OSError, ValueError, IndexError):  # no such file, or "max"
-            continue
-        if allowed > 0 and period > 0:
-            quotas.append(allowed / period)
-    return min(quotas, default=None)
+    if "OMP_NUM_THREADS" not in os.environ and (cores := available_cores()) < torch.get_num_threads():
+        torch.set_num_threads(cores)
 
 
 @functools.cache
 def settle_cpu() -> None:
-    """Make this process fit for answers on a CPU, once: no more threads than cores, and freed memory kept.
+    """Make this process fit for answers on a CPU, once: its threads settled, and freed memory kept.
 
-    PyTorch has as many threads as OMP_NUM_THREADS says, and else no more than `available_cores`. The C library would
-    give the memory of large tensors back to the system after each layer, which then has to clear it again for the next
-    one: up to a third of the time in int8 (LOG.md). It keeps at most KEPT bytes for each thread.
+    The C library would give the memory of large tensors back to the system after each layer, which then has to clear
+    it again for the next one: up to a third of the time in int8 (LOG.md). It keeps at most KEPT bytes for each thread.
     """
-    if "OMP_NUM_THREADS" not in os.environ and (cores := available_cores()) < torch.get_num_threads():
-        torch.set_num_threads(cores)
+    settle_threads()
     if (mallopt := _of_the_c_library("mallopt")) is not None:
         mallopt(M_TRIM_THRESHOLD, KEPT)
         mallopt(M_MMAP_THRESHOLD, LARGEST)
