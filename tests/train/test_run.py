@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,8 @@ import torch
 
 import bothways
 from bothways.infer import devices
+from bothways.infer.answering import Answering
+from bothways.train.folder import Run
 from bothways.train.log import read_log
 
 
@@ -47,3 +51,65 @@ def test_threads_that_are_asked_for_stay(one_core, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     devices.settle_threads()
     assert torch.get_num_threads() == 2
+
+
+# ---------------------------------------------------------------------------------------------- precision
+
+
+def points_lost(model: Path) -> Any:
+    return json.loads((model / "bothways.json").read_text(encoding="utf-8")).get("points_lost")
+
+
+def tuned(tiny: Any, out: Path) -> Run:
+    settings: dict[str, Any] = {"model": str(tiny.model), "epochs": 1, "precision": "float32", "quiet": True}
+    return bothways.finetune("classify", train=tiny.train, dev=tiny.dev, out=out, **settings)
+
+
+def in_bfloat16(monkeypatch: pytest.MonkeyPatch, change: float) -> None:
+    """A processor with products of bfloat16, in which the accuracy is 0.5 + `change`; in float32 it is 0.5."""
+    score = Answering.score
+
+    def scripted(self: Answering, *given: Any, **options: Any) -> dict[str, Any]:
+        low = self.engine.precision == "bfloat16"
+        return score(self, *given, **options) | {"accuracy": 0.5 + change * low}
+
+    monkeypatch.setattr(devices, "fast_bfloat16", lambda device: True)
+    monkeypatch.setattr(Answering, "score", scripted)
+
+
+@pytest.mark.parametrize(
+    ("change", "lost", "chosen"),
+    [
+        (-0.0019, 0.19, "bfloat16"),
+        (-0.0021, 0.21, "float32"),
+        (0.01, -1.0, "bfloat16"),
+        (float("nan"), 100.0, "float32"),
+    ],
+)
+def test_auto_takes_no_precision_that_loses_on_dev(
+    change: float, lost: float, chosen: str, tiny, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_bfloat16(monkeypatch, change)
+    run = tuned(tiny, tmp_path / "run")
+    assert points_lost(run.model) == {"bfloat16": pytest.approx(lost)}
+    assert "## Points of accuracy lost on dev, against float32" in (run.model / "README.md").read_text("utf-8")
+    assert bothways.load(run.folder, precision="auto").engine.precision == chosen
+    assert bothways.load(run.folder, precision="bfloat16").engine.precision == "bfloat16"  # what is asked for is done
+
+
+def test_what_was_not_measured_is_taken_on_trust(tiny, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a processor that answers in float32 anyhow there is nothing to measure."""
+    monkeypatch.setattr(devices, "fast_bfloat16", lambda device: False)
+    run = tuned(tiny, tmp_path / "run")
+    assert points_lost(run.model) is None
+    assert bothways.load(run.folder, precision="auto").engine.precision == "float32"
+    monkeypatch.setattr(devices, "fast_bfloat16", lambda device: True)
+    assert bothways.load(run.folder, precision="auto").engine.precision == "bfloat16"
+
+
+def test_points_lost_are_kept_when_a_model_is_saved_again(tiny, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bothways.models.model import load, save
+
+    in_bfloat16(monkeypatch, -0.004)
+    model = load(tuned(tiny, tmp_path / "run").model)
+    assert points_lost(save(model, tmp_path / "again")) == model.points_lost == {"bfloat16": pytest.approx(0.4)}

@@ -7,7 +7,7 @@ import ctypes
 import functools
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -18,6 +18,8 @@ from bothways.errors import ConfigError
 Precision = Literal["auto", "float32", "bfloat16"]
 AnswerPrecision = Literal["auto", "float32", "bfloat16", "int8"]
 """What answers can be computed in; nothing is trained in int8."""
+MOST_LOST = 0.2
+"""Points of a task's criterion, on dev records, that `auto` may cost."""
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -57,12 +59,20 @@ def pick_precision(wanted: Precision, device: torch.device) -> Literal["float32"
     return wanted
 
 
-def pick_answer_precision(wanted: AnswerPrecision, device: torch.device) -> Literal["float32", "bfloat16", "int8"]:
+def pick_answer_precision(
+    wanted: AnswerPrecision, device: torch.device, points_lost: Mapping[str, float] | None = None
+) -> Literal["float32", "bfloat16", "int8"]:
     """The precision that answers are computed in; auto takes bfloat16 where it is native, never int8.
+
+    `points_lost` is what the model was measured to lose in a precision (`Model.points_lost`): auto takes none that
+    loses more than MOST_LOST; what was not measured is taken on trust.
 
     Raises:
         ConfigError: int8 was asked for on a GPU.
     """
+    if wanted == "auto":
+        chosen = pick_precision("auto", device)
+        return chosen if (points_lost or {}).get(chosen, 0.0) <= MOST_LOST else "float32"
     if wanted != "int8":
         return pick_precision(wanted, device)
     if device.type != "cpu":

@@ -17,7 +17,16 @@ from bothways.data.whole import whole
 from bothways.errors import ConfigError, ModelError
 from bothways.models.conversion import Layers, name_in_file, to_theirs
 from bothways.models.hub import locate
-from bothways.models.reading import FORMAT, layers_of, read_config, saved_class, saved_task, tokenizer_of, weights_of
+from bothways.models.reading import (
+    FORMAT,
+    layers_of,
+    points_lost,
+    read_config,
+    saved_class,
+    saved_task,
+    tokenizer_of,
+    weights_of,
+)
 from bothways.models.weights import COMPACT, HEADS, SINGLE, compacted, sync, weight_types, write_tensors
 from bothways.nn.encoder import Encoder, EncoderConfig, Pooler, initialise
 from bothways.nn.network import Network
@@ -36,6 +45,7 @@ class Model:
     task: Task | None
     folder: Path | None = None
     told: list[str] = field(default_factory=list)  # what loading left out or began afresh, for the log
+    points_lost: dict[str, float] = field(default_factory=dict)  # on dev, against float32, by precision, if measured
 
     @property
     def config(self) -> EncoderConfig:
@@ -71,7 +81,7 @@ def load(name: str | Path) -> Model:
     network = _outline(config, task, pooler=_has_pooler(weights))
     named = functools.partial(name_in_file, layers=layers_of(config, raw), architecture=saved_class(raw))
     _check(weights, network.state_dict(), named, where=str(folder))
-    return _assign(Model(tokenizer, network, task, folder), weights)
+    return _assign(Model(tokenizer, network, task, folder, points_lost=points_lost(folder)), weights)
 
 
 def count_parameters(folder: Path) -> int:
@@ -243,6 +253,8 @@ def _write(model: Model, folder: Path, card: str, compact: bool = False) -> None
     saved: dict[str, Any] = {"format": FORMAT, "task": None}
     if model.task is not None:
         saved |= {"task": model.task.name, model.task.name: model.task.to_dict()}
+    if model.points_lost:
+        saved["points_lost"] = model.points_lost
     files = {"config.json": config} if model.task is None else model.task.files(config, model.tokenizer)
     model.tokenizer.save(folder)
     for file, content in (files | {"bothways.json": saved}).items():

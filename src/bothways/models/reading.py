@@ -148,6 +148,21 @@ def saved_task(folder: Path, raw: dict[str, Any]) -> Task | None:
     )
 
 
+def points_lost(folder: Path) -> dict[str, float]:
+    """By how many points of its task's criterion the model did worse on dev records than in float32, by precision.
+
+    Empty where that was not measured.
+
+    Raises:
+        ModelError: something else stands there.
+    """
+    path = folder / "bothways.json"
+    found = read_json(path).get("points_lost", {}) if path.is_file() else {}
+    if not isinstance(found, dict) or not all(type(lost) in (int, float) for lost in found.values()):
+        raise ModelError(f"{path}: points_lost is {shorten(found)}; wanted a number for each precision, or none at all")
+    return {precision: float(lost) for precision, lost in found.items()}
+
+
 def _restored(saved: dict[str, Any], path: Path) -> Task:
     """The task that a `bothways.json` describes."""
     name = saved["task"]
