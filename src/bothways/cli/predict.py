@@ -83,7 +83,7 @@ def _here(wanted: Predict) -> Iterator[Any]:
     from bothways.infer.inputs import records_of
     from bothways.infer.predictor import load
 
-    predictor = load(wanted.model, device=wanted.common.device, precision=wanted.precision)
+    predictor = load(wanted.model, device=wanted.common.device, precision=wanted.precision, mapped=True)
     for options in (wanted.segment, wanted.generate):
         if options:
             predictor = predictor.with_options(**options)

@@ -64,8 +64,11 @@ def fresh(config: EncoderConfig, tokenizer: Tokenizer, task: Task | None, *, poo
     return Model(tokenizer, task.network(encoder) if task else Network(encoder, {}), task)
 
 
-def load(name: str | Path) -> Model:
+def load(name: str | Path, *, mapped: bool = False) -> Model:
     """The model in a folder that Bothways or transformers saved, with its own task.
+
+    `mapped`: its weights are the files themselves as memory (`read_tensors`), for a process that soon ends: of the word
+    embeddings, half of a small model, it touches few. Else the model outlives its folder, whatever becomes of that.
 
     Raises:
         ModelError: no such model, files that are missing, unsafe or damaged, or a weight that is missing,
@@ -75,7 +78,7 @@ def load(name: str | Path) -> Model:
     config, raw = read_config(folder)
     task = saved_task(folder, raw)
     tokenizer = tokenizer_of(folder, config)
-    weights = weights_of(folder, config, raw)
+    weights = weights_of(folder, config, raw, mapped=mapped)
     if task is not None:
         weights = _as_task_has_them(task.inward, weights, folder)
     network = _outline(config, task, pooler=_has_pooler(weights))
@@ -199,10 +202,10 @@ def _assign(model: Model, weights: Mapping[str, Tensor]) -> Model:
     _tell(model.told, "starts from random", sorted(set(own) - set(used)))
     seen: set[int] = set()
     for name, weight in used.items():
-        storage = weight.untyped_storage().data_ptr()
-        if storage in seen:  # what begins as another's copy is learnt apart from it
+        address = weight.data_ptr()
+        if address in seen:  # what begins as another's copy is learnt apart from it
             used[name] = weight.clone()
-        seen.add(storage)
+        seen.add(address)
     model.network.load_state_dict(used, strict=False, assign=True)
     return model
 

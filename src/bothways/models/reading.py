@@ -86,17 +86,20 @@ def layers_of(config: EncoderConfig, raw: dict[str, Any]) -> Layers:
     return Layers(config.num_hidden_layers, raw["decoder"]["num_hidden_layers"] if "decoder" in raw else 0)
 
 
-def weights_of(folder: Path, config: EncoderConfig, raw: dict[str, Any]) -> dict[str, Tensor]:
+def weights_of(folder: Path, config: EncoderConfig, raw: dict[str, Any], *, mapped: bool = False) -> dict[str, Tensor]:
     """All weights of a folder under our names: those that transformers knows, and heads that it has no class for.
+
+    `mapped`: from the files as memory, where that can be (`read_tensors`).
 
     Raises:
         ModelError: files that are missing, unsafe or damaged, or weights that are no BERT's of that shape.
     """
-    weights = from_theirs(read_weights(folder), layers_of(config, raw), saved_class(raw), where=str(folder))
+    found = read_weights(folder, mapped=mapped)
+    weights = from_theirs(found, layers_of(config, raw), saved_class(raw), where=str(folder))
     path = folder / HEADS
     if not path.is_file():
         return weights
-    heads = read_tensors(path)
+    heads = read_tensors(path, mapped=mapped)
     for name in heads:
         if not name.startswith("heads.") or name in weights:
             raise ModelError(
