@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,8 +14,11 @@ import torch
 import bothways
 from bothways.infer import devices
 from bothways.infer.answering import Answering
+from bothways.train import training
 from bothways.train.folder import Run
 from bothways.train.log import read_log
+from bothways.train.loop import Progress
+from bothways.train.ranks import Ranks
 
 
 @pytest.fixture
@@ -51,6 +55,16 @@ def test_threads_that_are_asked_for_stay(one_core, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     devices.settle_threads()
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize(("device", "pinned"), [("cuda", True), ("cpu", False)])
+def test_batches_are_pinned_for_a_gpu_alone(device: str, pinned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one there is nothing to pin them by."""
+    asked: list[bool] = []
+    monkeypatch.setattr(training, "prefetched", lambda steps, *, pinned: asked.append(pinned))
+    run: Any = SimpleNamespace(source=None, size=None, ranks=Ranks(), device=torch.device(device))
+    training._steps(run, Progress())
+    assert asked == [pinned]
 
 
 # ---------------------------------------------------------------------------------------------- precision
