@@ -109,6 +109,9 @@ class Example:
 # -------------------------------------------------------------------------------------------- device side
 
 
+Change = Callable[[Tensor], Tensor]  # of a tensor's place, not of its numbers
+
+
 @dataclass(frozen=True)
 class Tokens:
     """N sequences end to end in one row of T tokens, about shortest first. Nothing is padded."""
@@ -124,11 +127,13 @@ class Tokens:
 
     def to(self, device: torch.device | str) -> Tokens:
         """The same tokens on `device`; copies do not wait for the device when memory is pinned."""
-        moved = {
-            name: None if (value := getattr(self, name)) is None else value.to(device, non_blocking=True)
-            for name in ("input_ids", "segment_ids", "position_ids", "cu_seqlens", "noise")
-        }
-        return replace(self, **moved, plans={})
+        return self.each(_to(device))
+
+    def each(self, change: Change) -> Tokens:
+        """The same tokens with `change` done to every tensor."""
+        names = ("input_ids", "segment_ids", "position_ids", "cu_seqlens", "noise")
+        changed = {name: None if (value := getattr(self, name)) is None else change(value) for name in names}
+        return replace(self, **changed, plans={})
 
 
 @dataclass(frozen=True)
@@ -155,26 +160,38 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on `device`; `origin` stays where it is."""
+        return self.each(_to(device))
+
+    def pinned(self) -> Batch:
+        """The same batch in memory that a GPU copies from by itself, so that `to` does not wait for it."""
+        return self.each(Tensor.pin_memory)
+
+    def each(self, change: Change) -> Batch:
+        """The same batch with `change` done to every tensor."""
         targets = {
             name: replace(
                 target,
-                groups=target.groups.to(device, non_blocking=True),
-                labels=None if target.labels is None else target.labels.to(device, non_blocking=True),
+                groups=change(target.groups),
+                labels=None if target.labels is None else change(target.labels),
             )
             for name, target in self.targets.items()
         }
-        tokens, sources = self.tokens.to(device), self.sources
+        tokens, sources = self.tokens.each(change), self.sources
         if sources is not None:
-            sources = tokens if sources is self.tokens else sources.to(device)
+            sources = tokens if sources is self.tokens else sources.each(change)
         return replace(
             self,
             tokens=tokens,
             sources=sources,
-            decoder=None if self.decoder is None else self.decoder.to(device),
-            target_index=self.target_index.to(device, non_blocking=True),
+            decoder=None if self.decoder is None else self.decoder.each(change),
+            target_index=change(self.target_index),
             targets=targets,
             vectors=None if self.vectors is None else self.vectors.to(device, non_blocking=True),
         )
+
+
+def _to(device: torch.device | str) -> Change:
+    return lambda tensor: tensor.to(device, non_blocking=True)
 
 
 # -------------------------------------------------------------------------------------------------- packing

@@ -70,6 +70,28 @@ def test_help_imports_nothing_heavy(words: str):
     assert result.stdout.splitlines()[-1] == "[]"
 
 
+def test_a_prediction_imports_no_more_than_it_needs():
+    """From a cold start most of the time goes by in imports: a package that comes to be here has to be worth it."""
+    code = """
+import sys
+import torch
+before = set(sys.modules)
+from bothways.cli.main import main
+code = main(["predict", "builtin", "今天下雨。", "--device", "cpu"])
+names = {name.partition(".")[0] for name in set(sys.modules) - before}
+print(code, *sorted(names - {name.partition(".")[0] for name in before} - set(sys.stdlib_module_names)))
+print(*sorted(name for name in set(sys.modules) - before if name.startswith(("torch._dynamo", "torch._inductor"))))
+"""
+    result = subprocess.run([sys.executable, "-X", "utf8", "-c", code], capture_output=True, text=True, check=True)
+    *_, told, compiler = result.stdout.splitlines()
+    exit_code, *names = told.split()
+    assert (exit_code, compiler) == ("0", "")
+    needed = {"bothways", "docstring_parser", "jaxtyping", "rjieba", "safetensors", "tokenizers", "tyro", "typeguard"}
+    needed |= {"numpy", "tqdm", "typing_extensions", "wadler_lindig"}  # small, or brought along by those
+    assert set(names) <= needed
+    assert {"tokenizers", "safetensors"} <= set(names)  # else nothing was counted
+
+
 def test_a_verb_gets_its_words_and_gives_the_exit_code(verb):
     seen: list[list[str]] = []
     verb(lambda words: seen.append(words) or 7)

@@ -13,7 +13,7 @@ import pytest
 from tests.toys import write_records
 
 from bothways.infer.predictor import load as load_predictor
-from bothways.models.model import load
+from bothways.models.model import Model, load
 
 
 def test_all_went_well(made):
@@ -81,6 +81,19 @@ def test_evaluate_in_every_precision(made, command):
     scores = json.loads(told.out)
     assert {"float32", "bfloat16"} <= set(scores)
     assert all("accuracy" in one for one in scores.values())
+
+
+@pytest.mark.parametrize("verb", ["predict", "analyze"])
+def test_what_soon_ends_maps_its_weights(verb: str, command, monkeypatch: pytest.MonkeyPatch):
+    asked: list[bool] = []
+
+    def noted(name: str, *, mapped: bool = False) -> Model:
+        asked.append(mapped)
+        return load(name, mapped=mapped)
+
+    monkeypatch.setattr("bothways.infer.predictor.models.load", noted)
+    assert command(verb, "builtin", "今天下雨。").code == 0
+    assert asked == [True]
 
 
 def test_predict_texts_data_and_file_agree(made, command, tmp_path: Path):

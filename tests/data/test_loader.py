@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bothways.batch import Example, Piece, Read
+from bothways.batch import Batch, Example, Piece, Read
 from bothways.data.loader import Step, StepSize, count_steps, micro_batches, prefetched, steps
 from bothways.data.source import Item
 
@@ -141,6 +142,22 @@ def test_prefetched_gives_the_same_steps_in_order():
     assert [numbers(step) for step in islice(ahead, 7)] == [numbers(step) for step in islice(steps(source, size), 7)]
     ahead.close()
     assert prefetching() == []
+
+
+def test_prefetched_pins_what_a_gpu_shall_copy(monkeypatch: pytest.MonkeyPatch):
+    made, pinned = list(islice(steps(Numbered([1, 2, 3]), StepSize(examples=2, micro_tokens=2)), 3)), {}
+
+    def pin(batch: Batch) -> Batch:
+        assert threading.current_thread().name == "prefetch"  # not while the GPU waits
+        return pinned.setdefault(id(batch), replace(batch))
+
+    monkeypatch.setattr(Batch, "pinned", pin)
+    for step, before in zip(prefetched(iter(made), pinned=True), made, strict=True):
+        assert numbers(step) == numbers(before)
+        assert all(a is pinned[id(b)] for a, b in zip(step.batches, before.batches, strict=True))
+    pinned.clear()
+    assert list(prefetched(iter(made))) == made
+    assert pinned == {}
 
 
 def test_prefetched_ends_with_its_steps():

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -257,6 +258,23 @@ def test_damaged_manifest(tmp_path: Path, text: str | bytes, message: str) -> No
     (tmp_path / "manifest.json").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(DataError, match=rf"manifest\.json: {message}.*remove .* to build it again"):
         open_shards(tmp_path)
+
+
+def test_a_worker_for_each_core_that_may_be_used(
+    tmp_path: Path, corpus: list[Path], tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def tokenise_all_here(batches: Any, tokenizer: Tokenizer, *, chinese_words: bool, workers: int) -> Any:
+        asked.append(workers)
+        return tokenise_all(batches, tokenizer, chinese_words=chinese_words, workers=1)
+
+    monkeypatch.setattr(shards, "tokenise_all", tokenise_all_here)
+    monkeypatch.setattr(shards, "available_cores", lambda: 3)
+    build_shards(corpus, tokenizer, tmp_path / "small")
+    monkeypatch.setattr(shards, "SMALL_INPUT", 1)
+    build_shards(corpus, tokenizer, tmp_path / "large")
+    assert asked == [1, 3]
 
 
 def test_text_without_tokens(tmp_path: Path, tokenizer: Tokenizer) -> None:

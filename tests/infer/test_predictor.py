@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -23,7 +24,7 @@ from bothways.infer.inputs import records_of
 from bothways.infer.predictor import Predictor
 from bothways.models.model import Model, fresh, save
 from bothways.nn.encoder import EncoderConfig
-from bothways.tasks.base import Answer
+from bothways.tasks.base import Answer, Encoded
 from bothways.tasks.classify import ClassifySettings, ClassifyTask
 from bothways.tasks.pretraining import PretrainTask
 from bothways.text.tokenizer import Tokenizer
@@ -179,6 +180,27 @@ def test_streaming_asks_for_a_chunk_at_a_time(chunk: int) -> None:
         assert asked <= (-(-count // chunk) + 1) * chunk
         assert_same(prediction, alone[LETTERS[count % 26]])
     assert count == 3 * chunk + 5
+
+
+def test_while_a_chunk_is_computed_the_next_is_tokenised(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each chunk's forward pass waits until the chunk after it has been encoded."""
+    predictor, encoded, waited = classifier(), [threading.Event() for _ in range(4)], []
+    encode = Predictor.encode
+
+    def noted(self: Predictor, records: Sequence[Record], **options: Any) -> list[Encoded]:
+        found = encode(self, records, **options)
+        encoded[options["first"] // chunk].set()
+        return found
+
+    def answers(examples: Sequence[Example]) -> list[Answer]:
+        waited.append(len(waited) == 3 or encoded[len(waited) + 1].wait(timeout=10))
+        return engine.answers(examples)
+
+    engine, predictor.engine = predictor.engine, SimpleNamespace(answers=answers)  # type: ignore[assignment]
+    monkeypatch.setattr(Predictor, "encode", noted)
+    texts = random_texts(3 * chunk + 1)
+    assert len(list(predictor.stream(records_of(texts)))) == len(texts)
+    assert waited == [True] * 4
 
 
 def test_records_are_numbered_through_the_stream(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -334,31 +334,6 @@ def test_int8_is_for_the_cpu() -> None:
         pick_answer_precision("int8", torch.device("cuda", 0))
 
 
-@pytest.mark.parametrize(
-    ("files", "cores"),
-    [
-        ({}, 8),
-        ({"cpu.max": "max 100000\n"}, 8),
-        ({"cpu.max": "150000 100000\n"}, 2),
-        ({"cpu.max": "20000 100000"}, 1),
-        ({"cpu.max": "9000000 100000"}, 8),
-        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),
-        ({"cpu.max": "garbage"}, 8),
-    ],
-    ids=str,
-)
-def test_cores_really_available(
-    files: dict[str, str], cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, content in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(content)
-    monkeypatch.setattr(devices, "CGROUPS", tmp_path)
-    monkeypatch.setattr(devices.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    assert devices.available_cores() == cores
-
-
 @pytest.mark.skipif(devices._of_the_c_library("malloc_trim") is None, reason="not glibc")
 def test_free_memory_is_given_back() -> None:
     """Also what lies between blocks that are in use."""

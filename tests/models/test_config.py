@@ -129,6 +129,8 @@ def test_a_foreign_classifier(folder: Path) -> None:
         ({"classify": {"kind": "one", "labels": 5, "settings": {}}}, "can't be restored"),
         ({"classify": {"kind": "one", "labels": LABELS, "settings": {"colour": 1}}}, "can't be restored"),
         ({"classify": {"kind": "one", "labels": ["a", "a", "b"], "settings": {}}}, "two labels are called 'a'"),
+        ({"points_lost": 0.1}, "points_lost is 0.1; wanted a number for each precision, or none at all"),
+        ({"points_lost": {"bfloat16": "little"}}, "points_lost is {'bfloat16': 'little'}; wanted a number"),
     ],
     ids=str,
 )

@@ -47,6 +47,45 @@ def test_tensors_are_copies_however_often_the_file_is_opened_again(
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
+def lies_in(tensor: torch.Tensor, path: Path) -> bool:
+    """Whether the tensor is the file itself as memory."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        place, _, name = line.partition(" ")
+        begin, end = (int(number, 16) for number in place.split("-"))
+        if name.endswith(str(path)) and begin <= tensor.data_ptr() < end:
+            return True
+    return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").is_file(), reason="no list of what is mapped")
+def test_weights_are_mapped_where_that_is_wanted(original: Path, folder: Path) -> None:
+    path = folder / "model.safetensors"
+    wanted, content = load(original).network.state_dict(), path.read_bytes()
+    assert not any(lies_in(weight, path) for weight in load(folder).network.parameters())
+    assert not any(lies_in(weight, path) for weight in start_from(folder, PretrainTask(None)).network.parameters())
+    weights = load(folder, mapped=True).network.state_dict()
+    mapped = {name for name, weight in weights.items() if lies_in(weight, path)}
+    assert mapped == {name for name in weights if ".qkv." not in name}  # those are joined of three
+
+    weights["heads.label.linear.bias"].fill_(7.0)  # for this process alone
+    assert path.read_bytes() == content
+    new = folder / "new"
+    new.write_bytes(bytes(len(content)))
+    new.replace(path)
+    path.unlink()
+    for name in wanted.keys() - {"heads.label.linear.bias"}:
+        assert torch.equal(weights[name], wanted[name]), name
+
+
+def test_training_does_not_mind_what_becomes_of_the_files_it_started_from(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    wanted = load(folder).network.encoder.state_dict()
+    wanted = {name: weight.clone() for name, weight in wanted.items()}
+    started = start_from(folder, PretrainTask(None), pooler=False).network.encoder.state_dict()
+    path.write_bytes(bytes(path.stat().st_size))
+    assert all(torch.equal(weight, wanted[name]) for name, weight in started.items())
+
+
 # ---------------------------------------- each weight
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gc
 import math
+import sys
+from collections.abc import Iterator
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -13,10 +16,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bothways.batch import Tokens, mix_seed
+from bothways.nn import attention
 from bothways.nn.attention import attend, attend_reference, attention_weights
 
 MIXED = (1, 2, 3, 5, 8, 8, 9, 13, 21, 22, 23, 40, 41, 64)
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
+
+
+PAIRS = ((3, 8), (1, 1), (21, 2), (40, 17), (5, 64))
 
 
 def packed(lengths: tuple[int, ...], *, noise: bool = True) -> Tokens:
@@ -84,6 +91,91 @@ def test_without_gradients() -> None:
     wanted = attend_reference(q.float(), k.float(), v.float(), tokens, tokens)
     with torch.inference_mode():
         torch.testing.assert_close(attend(q, k, v, tokens, tokens).float(), wanted, atol=2e-2, rtol=2e-2)
+
+
+# ----------------------------------------------------------------------------------- the kernel on CUDA
+
+
+@pytest.fixture
+def spelt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The variable-length kernel as a release of PyTorch spells it, made of the plain formula."""
+
+    def kernel(q, k, v, cu_q, cu_k, max_q, max_k, *, is_causal: bool) -> Tensor:
+        assert (cu_q.dtype, cu_k.dtype) == (torch.int32, torch.int32)
+        assert all(x.is_contiguous() for x in (q, k, v))
+        queries, keys = (packed(tuple(bounds.diff().tolist())) for bounds in (cu_q, cu_k))
+        assert (queries.max_seqlen, keys.max_seqlen) == (max_q, max_k)
+        return attend_reference(q, k, v, queries, keys, causal=is_causal)
+
+    def with_flag(q, k, v, cu_seq_q, cu_seq_k, max_q, max_k, is_causal=False) -> Tensor:
+        return kernel(q, k, v, cu_seq_q, cu_seq_k, max_q, max_k, is_causal=is_causal)
+
+    def with_window(q, k, v, cu_seq_q, cu_seq_k, max_q, max_k, *, window_size=(-1, -1)) -> Tensor:
+        assert window_size in ((-1, -1), (-1, 0))
+        return kernel(q, k, v, cu_seq_q, cu_seq_k, max_q, max_k, is_causal=window_size == (-1, 0))
+
+    module = ModuleType("torch.nn.attention.varlen")
+    module.varlen_attn = {"flag": with_flag, "window": with_window}[request.param]  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    attention._varlen_kernel.cache_clear()
+    yield
+    attention._varlen_kernel.cache_clear()
+
+
+@pytest.mark.parametrize("spelt", ["flag", "window"], indirect=True)
+@pytest.mark.parametrize("causal", [False, True])
+def test_what_the_kernel_on_cuda_is_given(causal: bool, spelt: None) -> None:
+    queries, keys = packed(tuple(q for q, _ in PAIRS)), packed(tuple(k for _, k in PAIRS))
+    for others in (keys, queries):
+        q, k, v = (x.detach().transpose(0, 1).contiguous().transpose(0, 1) for x in qkv(queries, others))
+        found = attention._attend_varlen(q, k, v, queries, others, causal=causal)
+        assert torch.equal(found, attend_reference(q, k, v, queries, others, causal=causal))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("lengths", [MIXED, MIXED[::-1], (5,), (3, 60, 4, 59, 512)], ids=str)
+def test_on_cuda_as_on_a_cpu(lengths: tuple[int, ...], causal: bool) -> None:
+    tokens = packed(lengths)
+    assert_same_on_cuda(tokens, tokens, causal=causal)
+
+
+@pytest.mark.gpu
+def test_cross_attention_on_cuda_as_on_a_cpu() -> None:
+    queries, keys = packed(tuple(q for q, _ in PAIRS)), packed(tuple(k for _, k in PAIRS))
+    assert_same_on_cuda(queries, keys, causal=False)
+
+
+def assert_same_on_cuda(queries: Tokens, keys: Tokens, *, causal: bool) -> None:
+    """Outputs and gradients of the kernel in bfloat16, and of the buckets in float32, beside those on the CPU."""
+    there = queries.to("cuda")
+    others = there if keys is queries else keys.to("cuda")
+    for dtype, limit in ((torch.bfloat16, 2e-2), (torch.float32, 1e-4)):
+        ours = qkv(queries, keys, dtype, width=64)
+        theirs = [x.detach().cuda().requires_grad_() for x in ours]
+        out, found = attend(*ours, queries, keys, causal=causal), attend(*theirs, there, others, causal=causal)
+        assert (found.dtype, found.device.type) == (dtype, "cuda")
+        pull = torch.randn_like(out)
+        (out * pull).sum().backward()
+        (found * pull.cuda()).sum().backward()
+        torch.testing.assert_close(found.float().cpu(), out.float(), atol=limit, rtol=limit)
+        for mine, other in zip(ours, theirs, strict=True):
+            assert mine.grad is not None
+            assert other.grad is not None
+            torch.testing.assert_close(other.grad.float().cpu(), mine.grad.float(), atol=10 * limit, rtol=10 * limit)
+
+
+@pytest.mark.gpu
+def test_on_cuda_dropout_is_that_of_the_cpu() -> None:
+    """The kernel has none, so the buckets serve; the noise is a hash, the same on any device."""
+    tokens = packed(MIXED)
+    q, k, v = (x.detach() for x in qkv(tokens, tokens))
+    wanted = attend(q, k, v, tokens, tokens, dropout=0.3, salt=2)
+    found = attend(q.cuda(), k.cuda(), v.cuda(), tokens.to("cuda"), tokens.to("cuda"), dropout=0.3, salt=2)
+    torch.testing.assert_close(found.cpu(), wanted, atol=1e-4, rtol=1e-4)
+
+
+# ------------------------------------------------------------------------------------- weights, plans, dropout
 
 
 def test_weights_sum_to_one_over_the_own_sequence() -> None:

@@ -183,3 +183,41 @@ def test_mix_seed_is_the_same_everywhere() -> None:
     assert mix_seed(0) == 3952864364094478165
     assert mix_seed(1, 2) == 7884579354590645892
     assert mix_seed(-1) == 134957554821667495
+
+
+def tensors_of(batch: Batch) -> list[torch.Tensor]:
+    """All that lies on a device, in one order."""
+    rows = [row for row in (batch.tokens, batch.sources, batch.decoder) if row is not None]
+    held = [value for row in rows for value in vars(row).values()]
+    held += [value for target in batch.targets.values() for value in (target.groups, target.labels)]
+    found = [value for value in held if isinstance(value, torch.Tensor)]
+    return [*found, batch.target_index]
+
+
+@pytest.mark.parametrize("decoder", [False, True])
+@pytest.mark.parametrize("shapes", [[[3], [2], [7]], [[3, 1], [2], [7, 9]]], ids=str)
+def test_pinned_is_the_same_batch(shapes: list[list[int]], decoder: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every tensor of it: one that is not would have the host wait for the GPU all the same."""
+    pinned: list[int] = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        copy = tensor.clone()
+        pinned.append(copy.data_ptr())
+        return copy
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    batch = pack(examples_of(shapes, 1, decoder=decoder))
+    moved = batch.pinned()
+    assert [tensor.data_ptr() in pinned for tensor in tensors_of(moved)] == [True] * len(tensors_of(batch))
+    assert all(torch.equal(a, b) for a, b in zip(tensors_of(batch), tensors_of(moved), strict=True))
+    assert (moved.sources is moved.tokens) == (batch.sources is batch.tokens)
+    assert (moved.origin, moved.tokens.lengths) == (batch.origin, batch.tokens.lengths)
+
+
+@pytest.mark.gpu
+def test_pinned_on_a_gpu() -> None:
+    batch = pack(examples_of([[3, 1], [2]], 1, decoder=True)).pinned()
+    assert all(tensor.is_pinned() for tensor in tensors_of(batch))
+    there = batch.to("cuda")
+    torch.cuda.synchronize()
+    assert all(torch.equal(a, b.cpu()) for a, b in zip(tensors_of(batch), tensors_of(there), strict=True))

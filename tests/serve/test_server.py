@@ -20,7 +20,7 @@ import pytest
 from tests.serve import toys
 
 from bothways.cli.main import main
-from bothways.cli.serve import names_of
+from bothways.cli.serve import Serve, loaded, names_of
 from bothways.errors import ConfigError
 from bothways.models.model import save
 
@@ -165,3 +165,10 @@ def test_names_of_models(tmp_path: Path) -> None:
         names_of([str(run), str(run / "model")])
     with pytest.raises(ConfigError, match="gives no name and folder"):
         names_of(["=x"])
+
+
+def test_models_are_served_in_the_precision_asked_for(folder: Path) -> None:
+    models = loaded({"mood": str(folder)}, Serve(precision="int8"))
+    assert models["mood"].engine.precision == "int8"
+    (answer,) = models["mood"].predict(["a warm day"])
+    assert set(answer["scores"]) == set(toys.predictor("mood").model.task.labels)

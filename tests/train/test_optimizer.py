@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bothways.models.model import start_from
 from bothways.nn.dropout import Dropout
@@ -28,6 +30,34 @@ def test_muon_takes_the_layers_matrices_and_adamw_the_rest(tiny):
     assert taken["Muon"] == {n for n, p in network.named_parameters() if n.startswith("encoder.layers") and p.ndim == 2}
     assert len(taken["Muon"]) == 2 * 4
     assert taken["AdamW"] == set(names.values()) - taken["Muon"]
+
+
+class Kernels(TorchDispatchMode):
+    """How many weights each of AdamW's kernels was given at once, and the other operations' names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fused: list[int] = []
+        self.others: set[str] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function.overloadpacket is torch.ops.aten._fused_adamw_:
+            self.fused.append(len(args[0]))
+        else:
+            self.others.add(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+def test_adamw_steps_in_one_kernel(tiny):
+    """All weights of a group at once, instead of a dozen passes over each."""
+    network = network_of(tiny)
+    optimizer = make_optimizer(network, Optim(method="adamw"))
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    with Kernels() as kernels:
+        optimizer.step()
+    assert kernels.fused == [len(group["params"]) for group in optimizer.param_groups]
+    assert not any("addcdiv" in name or "lerp" in name for name in kernels.others)
 
 
 def test_both_step_at_the_rate_that_is_set(tiny):

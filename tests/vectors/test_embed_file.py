@@ -40,6 +40,18 @@ def test_npy_is_what_python_gives(command, folder, predictor, jsonl, texts, tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.jsonl", "v.npy"]
 
 
+@pytest.mark.parametrize("options", [(), ("--layers", "concat:-2:"), ("--level", "pair")])
+def test_in_int8_the_vectors_are_near(command, folder, jsonl, texts, tmp_path, options):
+    fields = ("text_a", "text_b") if "pair" in options else ("text",)
+    data = jsonl([dict.fromkeys(fields, text) for text in texts])
+    for precision in ("float32", "int8"):
+        words = ("--data", data, "--out", tmp_path / f"{precision}.npy", "--precision", precision, *options)
+        assert command("embed", folder, *words)[0] == 0
+    plain, whole = np.load(tmp_path / "float32.npy"), np.load(tmp_path / "int8.npy")
+    cosines = (plain * whole).sum(1) / np.linalg.norm(plain, axis=1) / np.linalg.norm(whole, axis=1)
+    assert 0.99 < cosines.min() < 1 - 1e-7
+
+
 @pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
 def test_records_keep_their_fields(command, folder, predictor, jsonl, texts, tmp_path, ending):
     out = tmp_path / f"v{ending}"

@@ -101,7 +101,7 @@ def _found(wanted: Analyze) -> Iterator[dict[str, Any]]:
 
     name, texts = wanted.parted
     options = {"dictionary": wanted.dictionary, "bonus": wanted.bonus, "vector": wanted.vector}
-    predictor = load(name, device=wanted.common.device, precision=wanted.precision).analyzer(
+    predictor = load(name, device=wanted.common.device, precision=wanted.precision, mapped=True).analyzer(
         **{key: value for key, value in options.items() if value is not None}
     )
     records = records_of(texts) if wanted.data is None else read_records(wanted.data, columns=wanted.columns)

@@ -37,8 +37,8 @@ class Embed:
     """how texts are parted into words: words, chinese (jieba's), auto, or the folder of a segmentation model"""
     prompt: str | None = None
     """name of one of the model's own prompts (such as query), which is put before each text"""
-    precision: Literal["auto", "float32", "bfloat16"] = "float32"
-    """what products are computed in"""
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = "float32"
+    """what products are computed in; auto: bfloat16 where this machine is fast at it; int8: for a CPU"""
     max_length: int | None = None
     """tokens of a window; none: what the model reads"""
     columns: dict[str, str] = field(default_factory=dict)

@@ -89,7 +89,7 @@ def _here(wanted: Predict) -> Iterator[Any]:
     from bothways.infer.inputs import records_of
     from bothways.infer.predictor import load
 
-    predictor = load(wanted.model, device=wanted.common.device, precision=wanted.precision)
+    predictor = load(wanted.model, device=wanted.common.device, precision=wanted.precision, mapped=True)
     for own in (wanted.segment, wanted.qa):
         if own:
             predictor = predictor.with_options(**own)

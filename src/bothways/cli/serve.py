@@ -34,8 +34,8 @@ class Serve:
     to localhost, 127.0.0.1, [::1] and this name"""
     api_key: str | None = None
     """asked for on every route but /health; also read from the environment, BOTHWAYS_API_KEY"""
-    precision: Literal["auto", "float32", "bfloat16"] = "float32"
-    """of the products"""
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = "float32"
+    """what products are computed in; auto: bfloat16 where this machine is fast at it; int8: for a CPU"""
     limits: Annotated[Limits, FLAT] = field(default_factory=Limits)
     common: Annotated[Common, FLAT] = field(default_factory=Common)
 
@@ -61,7 +61,7 @@ def run(argv: list[str]) -> int:
     with listen(wanted.host, wanted.port) as listening:  # before the models are loaded, which may take long
         host, port = listening.getsockname()[:2]
         hosts = loopback_names(wanted.host, host)
-        app = App(_loaded(named, wanted), limits=wanted.limits, api_key=key, hosts=hosts)
+        app = App(loaded(named, wanted), limits=wanted.limits, api_key=key, hosts=hosts)
         logging.basicConfig(
             level=logging.WARNING if wanted.common.quiet else logging.INFO,
             stream=sys.stderr,
@@ -98,7 +98,13 @@ def names_of(given: list[str]) -> dict[str, str]:
     return named
 
 
-def _loaded(named: dict[str, str], wanted: Serve) -> dict[str, Predictor]:
+def loaded(named: dict[str, str], wanted: Serve) -> dict[str, Predictor]:
+    """The models by name, on the device and in the precision that are wanted.
+
+    Raises:
+        ModelError: one of them can't be loaded.
+        ConfigError: the device is not there, or does not compute in that precision.
+    """
     from bothways.infer.predictor import load
 
     device, precision = wanted.common.device, wanted.precision

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bothways.batch import Batch, pack
@@ -94,8 +94,11 @@ def micro_batches(items: list[Item], budget: int) -> list[list[Item]]:
     return batches
 
 
-def prefetched(steps: Iterator[Step], depth: int = 2) -> Generator[Step, None, None]:
-    """The same steps, made by a thread while the last one is computed; an error in making them is raised here."""
+def prefetched(steps: Iterator[Step], depth: int = 2, *, pinned: bool = False) -> Generator[Step, None, None]:
+    """The same steps, made by a thread while the last one is computed; an error in making them is raised here.
+
+    `pinned`, which needs a GPU: in memory from which it copies them while it is at work on others.
+    """
     ready: queue.Queue[Any] = queue.Queue(maxsize=depth)
     stop = threading.Event()
 
@@ -109,7 +112,7 @@ def prefetched(steps: Iterator[Step], depth: int = 2) -> Generator[Step, None, N
     def produce() -> None:
         try:
             for step in steps:
-                put(step)
+                put(replace(step, batches=[batch.pinned() for batch in step.batches]) if pinned else step)
                 if stop.is_set():
                     return
             put(None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bothways.data.cores import available_cores
 from bothways.data.documents import documents, text_files
 from bothways.data.shard_files import (
     FORMAT,
@@ -114,7 +114,7 @@ def build_shards(
         _batches(document.paragraphs for document in documents(files, columns=columns)),
         tokenizer,
         chinese_words=chinese_words,
-        workers=workers or (1 if size < SMALL_INPUT else _cores()),
+        workers=workers or (1 if size < SMALL_INPUT else available_cores()),
     )
     number = min(MOST_SHARDS, max(1, round(size / BYTES_A_TOKEN / shard_tokens)))
     dtype = np.dtype(np.uint16 if tokenizer.size <= 1 << 16 else np.uint32)
@@ -195,10 +195,6 @@ def _refuse_other(request: dict[str, Any], manifest: dict[str, Any], out: Path) 
 
 def _unpacked_bytes(file: Path) -> int:
     return file.stat().st_size * (4 if file.suffix in (".gz", ".xz") else 2 if file.suffix == ".parquet" else 1)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _batches(texts: Iterable[list[str]]) -> Iterator[Texts]:

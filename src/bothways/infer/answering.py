@@ -45,7 +45,7 @@ class Answering:
             )
         self.model = model
         where = pick_device(device)
-        chosen = pick_answer_precision(precision, where)
+        chosen = pick_answer_precision(precision, where, model.points_lost)
         model.network.to(where).eval()
         self.engine = Engine(model.network, device=where, precision=chosen)
         limit = model.config.max_position_embeddings

@@ -6,19 +6,20 @@ import contextlib
 import ctypes
 import functools
 import logging
-import math
 import os
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
 
+from bothways.data.cores import available_cores
 from bothways.errors import ConfigError
 
 Precision = Literal["auto", "float32", "bfloat16"]
 AnswerPrecision = Literal["auto", "float32", "bfloat16", "int8"]
 """What answers can be computed in; nothing is trained in int8."""
+MOST_LOST = 0.2
+"""Points of a task's criterion, on dev records, that `auto` may cost."""
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -58,12 +59,20 @@ def pick_precision(wanted: Precision, device: torch.device) -> Literal["float32"
     return wanted
 
 
-def pick_answer_precision(wanted: AnswerPrecision, device: torch.device) -> Literal["float32", "bfloat16", "int8"]:
+def pick_answer_precision(
+    wanted: AnswerPrecision, device: torch.device, points_lost: Mapping[str, float] | None = None
+) -> Literal["float32", "bfloat16", "int8"]:
     """The precision that answers are computed in; auto takes bfloat16 where it is native, never int8.
+
+    `points_lost` is what the model was measured to lose in a precision (`Model.points_lost`): auto takes none that
+    loses more than MOST_LOST; what was not measured is taken on trust.
 
     Raises:
         ConfigError: int8 was asked for on a GPU.
     """
+    if wanted == "auto":
+        chosen = pick_precision("auto", device)
+        return chosen if (points_lost or {}).get(chosen, 0.0) <= MOST_LOST else "float32"
     if wanted != "int8":
         return pick_precision(wanted, device)
     if device.type != "cpu":
@@ -78,46 +87,27 @@ def computing_in(precision: str, device: torch.device) -> contextlib.AbstractCon
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
-# ------------------------------------------------------------------------------------------------ cores
-
-CGROUPS = Path("/sys/fs/cgroup")
+# ------------------------------------------------------------------------------------- threads and memory
 
 
-def available_cores() -> int:
-    """Cores that this process may really use: its affinity, or less where its control group has a quota."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-    quota = _quota(CGROUPS)
-    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
+@functools.cache
+def settle_threads() -> None:
+    """No more threads of PyTorch than cores that this process may use, once: more would wait for each other.
 
-
-def _quota(root: Path) -> float | None:
-    """Cores' worth of time that the control group may use (version 2, then version 1); None: no limit is told.
-
-    Reference: the kernel's Documentation/admin-guide/cgroup-v2.rst, cpu.max.
+    OMP_NUM_THREADS, where it is set, is what the user wants.
     """
-    quotas = []
-    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
-        try:
-            words = " ".join((root / file).read_text(encoding="ascii") for file in files).split()
-            allowed, period = float(words[0]), float(words[1])
-        except (OSError, ValueError, IndexError):  # no such file, or "max"
-            continue
-        if allowed > 0 and period > 0:
-            quotas.append(allowed / period)
-    return min(quotas, default=None)
+    if "OMP_NUM_THREADS" not in os.environ and (cores := available_cores()) < torch.get_num_threads():
+        torch.set_num_threads(cores)
 
 
 @functools.cache
 def settle_cpu() -> None:
-    """Make this process fit for answers on a CPU, once: no more threads than cores, and freed memory kept.
+    """Make this process fit for answers on a CPU, once: its threads settled, and freed memory kept.
 
-    PyTorch has as many threads as OMP_NUM_THREADS says, and else no more than `available_cores`. The C library would
-    give the memory of large tensors back to the system after each layer, which then has to clear it again for the next
-    one: up to a third of the time in int8 (LOG.md). It keeps at most KEPT bytes for each thread.
+    The C library would give the memory of large tensors back to the system after each layer, which then has to clear
+    it again for the next one: up to a third of the time in int8 (LOG.md). It keeps at most KEPT bytes for each thread.
     """
-    if "OMP_NUM_THREADS" not in os.environ and (cores := available_cores()) < torch.get_num_threads():
-        torch.set_num_threads(cores)
+    settle_threads()
     if (mallopt := _of_the_c_library("mallopt")) is not None:
         mallopt(M_TRIM_THRESHOLD, KEPT)
         mallopt(M_MMAP_THRESHOLD, LARGEST)

@@ -36,14 +36,17 @@ def load(
     device: str = "auto",
     precision: AnswerPrecision = "float32",
     max_length: int | None = None,
+    mapped: bool = False,
 ) -> Predictor:
     """The model of that name, ready to predict: the built-in one, a folder, a run, or a name on the hub.
+
+    `mapped`: in less memory, as long as nobody writes into its files (`models.load`).
 
     Raises:
         ModelError: there is no such model, or it is unsafe, damaged or of another kind.
         ConfigError: the device is not there.
     """
-    return Predictor(models.load(name), device=device, precision=precision, max_length=max_length)
+    return Predictor(models.load(name, mapped=mapped), device=device, precision=precision, max_length=max_length)
 
 
 class Predictor(Answering):

@@ -24,6 +24,7 @@ from bothways.models.reading import (
     FORMAT,
     TEXTS,
     layers_of,
+    points_lost,
     read_config,
     saved_class,
     saved_features,
@@ -46,10 +47,11 @@ from bothways.text.tokenizer import Tokenizer
 class Model:
     """What is trained, saved and served.
 
-    task:       None for a bare encoder
-    told:       what loading left out or began afresh, for the log
-    drawn:      the names of the weights that it began afresh
-    trained_on: (n,) uint64 hashes of the texts that it learnt from (`data/repeats.py`); None: not known, or too many
+    task:        None for a bare encoder
+    told:        what loading left out or began afresh, for the log
+    drawn:       the names of the weights that it began afresh
+    trained_on:  (n,) uint64 hashes of the texts that it learnt from (`data/repeats.py`); None: not known, too many
+    points_lost: by precision, how many points of its criterion it lost on dev against float32, where that was measured
     """
 
     tokenizer: Tokenizer
@@ -59,6 +61,7 @@ class Model:
     told: list[str] = field(default_factory=list)
     drawn: frozenset[str] = frozenset()
     trained_on: np.ndarray | None = None
+    points_lost: dict[str, float] = field(default_factory=dict)
 
     @property
     def config(self) -> EncoderConfig:
@@ -77,10 +80,13 @@ def fresh(config: EncoderConfig, tokenizer: Tokenizer, task: Task | None, *, poo
     return Model(tokenizer, task.network(encoder) if task else Network(encoder, {}), task)
 
 
-def load(name: str | Path) -> Model:
+def load(name: str | Path, *, mapped: bool = False) -> Model:
     """The model in a folder that Bothways or transformers saved, with its own task.
 
     What the folder asks for and the task does not do is warned of, and told.
+
+    `mapped`: its weights are the files themselves as memory (`read_tensors`), for a process that soon ends: of the word
+    embeddings, half of a small model, it touches few. Else the model outlives its folder, whatever becomes of that.
 
     Raises:
         ModelError: no such model, files that are missing, unsafe or damaged, or a weight that is missing,
@@ -93,13 +99,16 @@ def load(name: str | Path) -> Model:
     for line in told:  # here, for whoever only predicts reads no log
         logging.getLogger("bothways").warning("bothways: %s: %s", folder, line)
     tokenizer = tokenizer_of(folder, config)
-    weights = weights_of(folder, config, raw)
+    weights = weights_of(folder, config, raw, mapped=mapped)
     if task is not None:
         weights = _as_task_has_them(task.inward, weights, folder)
     network = _outline(config, task, folder, pooler=_has_pooler(weights))
     named = functools.partial(name_in_file, layers=layers_of(config, raw), architecture=saved_class(raw))
     _check(weights, network.state_dict(), named, where=str(folder))
-    return _assign(Model(tokenizer, network, task, folder, told, trained_on=saved_texts(folder)), weights)
+    made = Model(
+        tokenizer, network, task, folder, told, trained_on=saved_texts(folder), points_lost=points_lost(folder)
+    )
+    return _assign(made, weights)
 
 
 def count_parameters(folder: Path) -> int:
@@ -235,10 +244,10 @@ def _assign(model: Model, weights: Mapping[str, Tensor], *, heads: bool = True) 
     _tell(model.told, "starts from random", sorted(model.drawn))
     seen: set[int] = set()
     for name, weight in used.items():
-        storage = weight.untyped_storage().data_ptr()
-        if storage in seen:  # what begins as another's copy is learnt apart from it
+        address = weight.data_ptr()
+        if address in seen:  # what begins as another's copy is learnt apart from it
             used[name] = weight.clone()
-        seen.add(storage)
+        seen.add(address)
     model.network.load_state_dict(used, strict=False, assign=True)
     return model
 
@@ -293,6 +302,8 @@ def _write(model: Model, folder: Path, card: str, compact: bool = False) -> None
         saved |= {"task": model.task.name, model.task.name: model.task.to_dict()}
     if features is not None:
         saved[FEATURES] = settings_dict(features)
+    if model.points_lost:
+        saved["points_lost"] = model.points_lost
     files = {"config.json": config} if model.task is None else model.task.files(config, model.tokenizer)
     model.tokenizer.save(folder)
     for file, content in (files | {"bothways.json": saved}).items():

@@ -92,17 +92,20 @@ def layers_of(config: EncoderConfig, raw: dict[str, Any]) -> Layers:
     return Layers(config.num_hidden_layers, raw["decoder"]["num_hidden_layers"] if "decoder" in raw else 0)
 
 
-def weights_of(folder: Path, config: EncoderConfig, raw: dict[str, Any]) -> dict[str, Tensor]:
+def weights_of(folder: Path, config: EncoderConfig, raw: dict[str, Any], *, mapped: bool = False) -> dict[str, Tensor]:
     """All weights of a folder under our names: those that transformers knows, and heads that it has no class for.
+
+    `mapped`: from the files as memory, where that can be (`read_tensors`).
 
     Raises:
         ModelError: files that are missing, unsafe or damaged, or weights that are no BERT's of that shape.
     """
-    weights = from_theirs(read_weights(folder), layers_of(config, raw), saved_class(raw), where=str(folder))
+    found = read_weights(folder, mapped=mapped)
+    weights = from_theirs(found, layers_of(config, raw), saved_class(raw), where=str(folder))
     path = folder / HEADS
     if not path.is_file():
         return weights
-    heads = read_tensors(path)
+    heads = read_tensors(path, mapped=mapped)
     for name in heads:
         if not name.startswith("heads.") or name in weights:
             raise ModelError(
@@ -187,6 +190,21 @@ def saved_features(folder: Path) -> Features | None:
         return config.from_dict(Features, raw)
     except ConfigError as error:
         raise ModelError(f"{path}: {FEATURES}: {error}; save the model again") from None
+
+
+def points_lost(folder: Path) -> dict[str, float]:
+    """By how many points of its task's criterion the model did worse on dev records than in float32, by precision.
+
+    Empty where that was not measured.
+
+    Raises:
+        ModelError: something else stands there.
+    """
+    path = folder / "bothways.json"
+    found = read_json(path).get("points_lost", {}) if path.is_file() else {}
+    if not isinstance(found, dict) or not all(type(lost) in (int, float) for lost in found.values()):
+        raise ModelError(f"{path}: points_lost is {shorten(found)}; wanted a number for each precision, or none at all")
+    return {precision: float(lost) for precision, lost in found.items()}
 
 
 def _restored(saved: dict[str, Any], path: Path) -> Task:

@@ -28,15 +28,15 @@ COMPACT = "model.compact.safetensors"  # a name of its own, for other programs w
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth", "model.ckpt")
 
 
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a model folder, in float32.
+def read_weights(folder: Path, *, mapped: bool = False) -> dict[str, Tensor]:
+    """All tensors of a model folder, in float32; those that are so already may be `mapped`, as `read_tensors` says.
 
     Raises:
         ModelError: no weights, a pickle instead of weights, a damaged or oversized file, a missing shard.
     """
     weights: dict[str, Tensor] = {}
     for path in _files(folder):
-        found = read_tensors(path)
+        found = read_tensors(path, mapped=mapped)
         weights.update(_expanded(found, path) if path.name == COMPACT else found)
     return {name: weight.float() if weight.is_floating_point() else weight for name, weight in weights.items()}
 
@@ -54,14 +54,20 @@ def weight_types(folder: Path) -> dict[str, str]:
     return types
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, *, mapped: bool = False) -> dict[str, Tensor]:
     """The tensors of one safetensors file: copies, so that it may change or go while they are in use.
+
+    `mapped`: the file itself as memory, read where it is touched, shared with other processes, and given back when
+    memory is short. What is changed is changed for this process alone. The file may go or be replaced by another
+    (`os.replace`), as whatever Bothways saves is, but nobody may write into it while the tensors are in use.
 
     Raises:
         ModelError: not such a file, or a damaged one.
     """
     with _opened(path) as file:
         names = deque(file.keys())
+        if mapped:
+            return {name: file.get_tensor(name) for name in names}
     tensors: dict[str, Tensor] = {}
     while names:
         # Pages of the file count as this process's memory as long as it is open: now and then they are let go.

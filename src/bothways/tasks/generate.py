@@ -18,13 +18,13 @@ from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
-from torch.nn import functional as F
 
 from bothways import config
 from bothways.batch import Batch, Example, Piece, Read
 from bothways.data.record import Record, require
 from bothways.errors import ConfigError
 from bothways.metrics.overlap import generation
+from bothways.nn.cross_entropy import cross_entropy
 from bothways.nn.decoder import Decoder
 from bothways.nn.decoding_settings import Decoding, Writing, from_words
 from bothways.nn.encoder import ACTIVATIONS, Encoder, EncoderConfig
@@ -240,9 +240,7 @@ class GenerateTask(Task):
         """Cross-entropy of each next token, the right one before it given (teacher forcing)."""
         labels = batch.targets[TEXT].labels
         assert labels is not None
-        smoothing = self.settings.label_smoothing
-        loss = F.cross_entropy(scores[TEXT].float(), labels, label_smoothing=smoothing, reduction="sum")
-        return {TEXT: loss}
+        return {TEXT: cross_entropy(scores[TEXT], labels, label_smoothing=self.settings.label_smoothing)}
 
     # -------------------------------------------------------------------------------------------- predictions
 

@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from bothways.batch import Batch
 from bothways.data.record import Record
+from bothways.nn.cross_entropy import cross_entropy
 from bothways.nn.encoder import ACTIVATIONS, Encoder
 from bothways.nn.heads import Head, LabelHead, MaskedHead
 from bothways.tasks.base import Answer, Encoded, Task
@@ -75,17 +75,14 @@ class PretrainTask(Task):
 
     def losses(self, scores: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy of both heads."""
-        return {
-            name: F.cross_entropy(logits.float(), _labels(batch, name), reduction="sum")
-            for name, logits in scores.items()
-        }
+        return {name: cross_entropy(logits, _labels(batch, name)) for name, logits in scores.items()}
 
     def tally(self, scores: dict[str, Tensor], batch: Batch) -> dict[str, float]:
         """Sums over a batch from which held-out loss and accuracy are made."""
         sums: dict[str, float] = {}
         for name, logits in scores.items():
             labels = _labels(batch, name)
-            sums[f"{name}_loss"] = float(F.cross_entropy(logits.float(), labels, reduction="sum"))
+            sums[f"{name}_loss"] = float(cross_entropy(logits, labels))
             sums[f"{name}_accuracy"] = float(torch.sum(logits.argmax(-1) == labels))
             sums[f"{name}_count"] = len(labels)
         return sums

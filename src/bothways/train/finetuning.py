@@ -18,6 +18,7 @@ from bothways.data.loader import StepSize, count_steps
 from bothways.data.record import Record
 from bothways.data.repeats import first_places, kept_hashes, repeated, text_hashes
 from bothways.errors import DataError
+from bothways.infer.devices import pick_answer_precision
 from bothways.infer.predictor import Predictor
 from bothways.models.model import Model, save, seed_everything, start_from
 from bothways.models.weights import read_tensors
@@ -31,6 +32,8 @@ from bothways.train.ranks import Ranks
 from bothways.train.settings import Finetune
 from bothways.train.training import Look, Training, restore, steps_in, take_steps, telling
 from bothways.train.training import save as save_checkpoint
+
+PERCENTAGES = ("bleu", "chrf")  # criteria that are points already; all others are shares of 1
 
 
 def finetune_run(
@@ -64,9 +67,8 @@ def finetune_run(
     encoded = task.encode(train_records, model.tokenizer, max_length=max_length, labelled=True)
     if not (examples := _examples(encoded)):
         why = "; ".join(f"{count:,}: {note}" for note, count in _notes(encoded).most_common(3))
-        raise DataError(
-            f"none of the {len(encoded):,} training records has anything to learn from" + (why and f" ({why})")
-        )
+        why = why and f" ({why})"
+        raise DataError(f"none of the {len(encoded):,} training records has anything to learn from{why}")
     source = ExampleSource(examples, seed=wanted.common.seed)
     dev = None
     if dev_records is not None:
@@ -166,6 +168,20 @@ class Dev:
         self.predictor.model.network.train()
         return {key: value for key, value in scores.items() if isinstance(value, int | float) and key != "seconds"}
 
+    def points_lost(self, criterion: str, plain: float) -> dict[str, float]:
+        """By how many points the network falls below `plain`, its score in float32, in what auto answers in here.
+
+        Empty where that is float32 itself. A score that is not a number has lost everything.
+        """
+        used = self.predictor
+        chosen = pick_answer_precision("auto", used.engine.device)
+        if chosen == "float32":
+            return {}
+        other = Predictor(used.model, device=used.engine.device.type, precision=chosen, max_length=used.max_length)
+        score = other.score(self.records, self.encoded)[criterion]
+        lost = (plain - score) * (1 if criterion in PERCENTAGES else 100)
+        return {chosen: round(lost, 4) if math.isfinite(lost) else 100.0}
+
 
 def _keep_best(best: Best, score: float, training: Training) -> None:
     """Note the epoch's score, and keep the weights of the best one; a score that is not a number is the lowest."""
@@ -217,6 +233,10 @@ def _finish(training: Training, best: Best, dev: Dev | None, wanted: Any, second
             sections = {"Scores on dev": scores, "Settings": asdict(wanted), "Seed": wanted.common.seed}
             sections |= {"Hardware": hardware(), "Seconds": round(seconds, 1)}
             sections["Data"] = hashes(_files(wanted))
+            if dev is not None:
+                criterion = training.task.criterion
+                model.points_lost = lost = dev.points_lost(criterion, scores[criterion])
+                sections |= {f"Points of {criterion} lost on dev, against float32": lost} if lost else {}
             save(model, folder.model, card=card(f"{training.task.name}, fine-tuned", sections))
     return folder.finish(scores, training.task.criterion)
 

@@ -18,7 +18,7 @@ from bothways.data.record import Record
 from bothways.data.records import read_records
 from bothways.errors import ConfigError, DataError
 from bothways.infer.comparing import check_comparable, compare
-from bothways.infer.devices import pick_device
+from bothways.infer.devices import pick_device, settle_threads
 from bothways.tasks import task_class
 from bothways.tasks.multi import MultiTask, of_part
 from bothways.train.finetuning import finetune_run
@@ -107,6 +107,7 @@ def run_finetune(wanted: Any, *, train: Data | None = None, dev: Data | None = N
     if wanted.seeds < 1:
         raise ConfigError(f"seeds is {wanted.seeds}; it must be at least 1")
     device = pick_device(wanted.common.device)
+    settle_threads()
     with joined(device) as ranks, stopped_at_once():
         RunFolder(wanted.out, ranks, resume=wanted.resume, quiet=True).check(wanted)
         train_records = _records(wanted, "train", train)
@@ -175,6 +176,7 @@ def run_pretrain(wanted: PretrainRun) -> Run:
         Stopped: Ctrl-C or SIGTERM; what was reached can be resumed.
     """
     device = pick_device(wanted.common.device)
+    settle_threads()
     with joined(device) as ranks, stopped_at_once():
         return pretrain_run(wanted, ranks=ranks, device=device)
 

@@ -195,7 +195,7 @@ def _steps(training: Training, progress: Progress) -> Generator[Step, None, None
     """The steps that follow, made ahead by a thread."""
     ranks = training.ranks
     place = {"epoch": progress.epoch, "consumed": progress.consumed, "rank": ranks.rank, "ranks": ranks.count}
-    return prefetched(steps(training.source, training.size, **place))
+    return prefetched(steps(training.source, training.size, **place), pinned=training.device.type == "cuda")
 
 
 def _entry(progress: Progress, report: Report) -> dict[str, Any]:
