@@ -186,7 +186,7 @@ class Batch:
             decoder=None if self.decoder is None else self.decoder.each(change),
             target_index=change(self.target_index),
             targets=targets,
-            vectors=None if self.vectors is None else self.vectors.to(device, non_blocking=True),
+            vectors=None if self.vectors is None else change(self.vectors),
         )
 
 
