@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from bothways.batch import Tokens
 from bothways.infer.devices import fast_bfloat16
 from bothways.infer.quantised import Int8Weight, Kernels
+from bothways.models.pages import let_go
 from bothways.nn.attention import attend
 from bothways.nn.encoder import EncoderLayer
 from bothways.nn.heads import MaskedHead
@@ -182,6 +183,8 @@ class FloatProduct:
             self.weight = self.weight.new_empty(0)
             if self.activation is F.gelu:
                 self.fused, self.activation = "gelu", None
+        if self.weight.data_ptr() != weight.data_ptr():
+            let_go(weight)
 
     def __call__(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         if self.packed is None:
@@ -207,6 +210,7 @@ class Int8Product:
         self, linear: nn.Linear, kernels: Kernels, *, norm: nn.LayerNorm | None, activation: Activation
     ) -> None:
         self.weight = Int8Weight.of(linear)
+        let_go(linear.weight)
         self.kernels = kernels
         self.norm = None if norm is None else _Norm(norm, torch.float32)
         self.activation = activation

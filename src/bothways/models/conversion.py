@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bothways.errors import ModelError
+from bothways.models.pages import let_go
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,11 @@ def from_theirs(weights: Mapping[str, Tensor], layers: Layers, architecture: str
                     f"{where}: the weight {name} has shape {tuple(part.shape)}, but {rename.theirs[0]} has "
                     f"{tuple(parts[0].shape)}; the file is damaged"
                 )
-        converted[rename.ours] = torch.cat(parts) if len(parts) > 1 else parts[0]
+        converted[rename.ours] = parts[0]
+        if len(parts) > 1:
+            converted[rename.ours] = torch.cat(parts)
+            for part in parts:
+                let_go(part)
     converted |= {name: modern.pop(name) for name in list(modern) if name.startswith(_ANY_HEAD)}
     if modern:
         unknown = sorted(modern)
