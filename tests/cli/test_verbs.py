@@ -251,6 +251,14 @@ def test_duplicates_are_told_by_record_and_place(made, command, tmp_path: Path):
     assert command("evaluate", compact, "--data", both, "--quiet").err == ""
 
 
+def test_what_an_earlier_training_saw_is_known_too(made, command, tmp_path: Path):
+    words = ("--epochs", 1, "--batch", 16, "--quiet", "--out", tmp_path / "run")
+    assert command("finetune", "classify", "--model", made.finetuned, "--train", made.dev, *words).code == 0
+    for data, count in ((made.train, 16), (made.dev, 8)):
+        told = command("evaluate", tmp_path / "run", "--data", data)
+        assert f"warning: {count} of {count} records stand in the model's training data too" in told.err
+
+
 def test_a_long_line_is_read_as_far_as_the_model_goes_and_told(made, command, tmp_path: Path):
     rows = made.train.read_text(encoding="utf-8") + json.dumps({"text": "film " * 200_000, "label": "bad"}) + "\n"
     (tmp_path / "train.jsonl").write_text(rows, encoding="utf-8")

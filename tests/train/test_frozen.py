@@ -90,6 +90,13 @@ def tagged(tmp_path: Path) -> Path:
     return write_records(tmp_path / "tags.jsonl", [{"tokens": w, "tags": t} for w, t in zip(words, tags, strict=True)])
 
 
+def test_vectors_of_several_layers_go_past_a_pooler_that_starts_from_random(masked_only):
+    model = start_from(masked_only, TASK, features=Features("concat:-2:"))
+    freeze(model, Optim())
+    assert not any("pooler" in line for line in model.told if "learnt" in line)
+    assert not any(weight.requires_grad for weight in model.network.encoder.parameters())
+
+
 def test_tags_read_no_pooler(masked_only, tagged: Path, frozen):
     run = frozen("tag", model=str(masked_only), train=tagged, dev=tagged)
     task = load(run.model).task
@@ -140,7 +147,7 @@ def test_a_network_on_vectors_of_several_layers(tiny, tmp_path: Path):
             {"frozen": False, "frozen_layers": "-2"},
             "frozen_layers is -2, but the encoder is to be trained too; add --f",
         ),
-        ({"frozen_hidden": 0}, "frozen_hidden is 0; it must be at least 1, or none"),
+        ({"frozen_hidden": 70_000}, "frozen_hidden is 70000; it must be from 1 to 65536, or none"),
         ({"frozen_layers": "9"}, "layers names 9, but the model has 2 layers (0 is the embeddings' output)"),
         ({"frozen_layers": "all"}, "layers is 'all'; wanted one (-1 is the last), sum:-4:, mean:1,6 or concat:-4:"),
     ],

@@ -121,6 +121,34 @@ def test_what_was_not_measured_is_taken_on_trust(tiny, tmp_path, monkeypatch: py
     assert bothways.load(run.folder, precision="auto").engine.precision == "bfloat16"
 
 
+def test_of_a_frozen_encoder_what_it_loses_itself_is_measured(tiny, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its kept vectors are in float32, and lose nothing."""
+    in_bfloat16(monkeypatch, -0.004)
+    score, seen = Answering.score, []
+
+    def watched(self: Answering, records: Any, encoded: Any = None, **options: Any) -> dict[str, Any]:
+        if encoded is not None:
+            kept = [example.vectors is not None for one in encoded for example in one.examples]
+            seen.append((self.engine.precision, all(kept), any(kept)))
+        return score(self, records, encoded, **options)
+
+    monkeypatch.setattr(Answering, "score", watched)
+    settings: dict[str, Any] = {"model": str(tiny.model), "epochs": 2, "precision": "float32", "quiet": True}
+    run = bothways.finetune(
+        "classify", train=tiny.train, dev=tiny.dev, out=tmp_path / "run", frozen=True, optim={"lr": 1e-3}, **settings
+    )
+    assert {("float32", True, True), ("bfloat16", False, False)} == {*seen}
+    assert points_lost(run.model) == {"bfloat16": pytest.approx(0.4)}
+
+
+def test_a_score_without_points_tells_of_no_loss(tiny, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "fast_bfloat16", lambda device: True)
+    texts = [{"text": "a lovely day"}, {"text": "the film was bad"}] * 4
+    settings: dict[str, Any] = {"model": str(tiny.model), "epochs": 1, "precision": "float32", "quiet": True}
+    run = bothways.finetune("embed", train=texts, dev=texts, out=tmp_path / "run", **settings)
+    assert points_lost(run.model) is None
+
+
 def test_points_lost_are_kept_when_a_model_is_saved_again(tiny, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     from bothways.models.model import load, save
 

@@ -90,7 +90,7 @@ def test_a_file_becomes_a_table_labels_and_a_map(command, folder, jsonl, rows, t
     assert f"{table['scores']['nmi']:.4f}" in told
     assert str(out / "map.html") in told
     told = command("cluster", folder, "--data", jsonl(rows), "--out", f"{out}-2", "--clusters", 3, "--json").out
-    counts = {"clusters": 3, "records": 60, "tokens_dropped": 0}
+    counts = {"clusters": 3, "records": 60, "tokens_strided": 0, "tokens_dropped": 0, "told": []}
     assert counts | table["scores"] | {"tokens": 0, "seconds": 0} == json.loads(told) | {"tokens": 0, "seconds": 0}
 
 

@@ -69,7 +69,8 @@ def run(argv: list[str]) -> int:
             quiet=wanted.common.quiet,
         )
     if wanted.json:
-        print(json.dumps({"clusters": len(found.clusters), **found.scores, **found.counts}, ensure_ascii=False))
+        told = {"clusters": len(found.clusters), **found.scores, **found.counts, "told": found.told}
+        print(json.dumps(told, ensure_ascii=False))
         return 0
     if wanted.common.quiet:
         return 0

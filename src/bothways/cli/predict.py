@@ -51,7 +51,7 @@ class Predict:
     generate: dict[str, str] = field(default_factory=dict)
     """--generate.beams 4 and other settings of decoding: sample, temperature, top-k, top-p, seed, length-penalty,
     early-stopping, min-length, max-length, no-repeat-ngram, forbidden (words with commas between); long; --seed is that
-    of sampling too"""
+    of sampling too (a server, which takes no words, is sent it beside such a setting, and neither long nor never)"""
     alignment: Path | None = None
     """generate: a picture of what each word looked at, .html or (for one text) .png"""
     common: Annotated[Common, FLAT] = field(default_factory=Common)
@@ -128,10 +128,13 @@ def _there(wanted: Predict, url: str) -> Iterator[Any]:
     from bothways.tasks.dictionary import read_dictionary
 
     # A server takes no words, for they might name files of its own; and without such settings its model may label.
-    generate = {name: from_words(name.replace("-", "_"), value) for name, value in wanted.generate.items()}
-    if generate and wanted.common.seed:
-        generate.setdefault("seed", wanted.common.seed)
-    options = {name: _as_json(value) for name, value in {**wanted.segment, **wanted.qa}.items()} | generate
+    given = {**wanted.segment, **wanted.qa, **wanted.generate}
+    options = {name: from_words(name.replace("-", "_"), value) for name, value in given.items()}
+    for name in options:
+        if name.replace("-", "_") == "early_stopping":
+            options[name] = {"yes": True, "no": False}.get(options[name], options[name])
+    if wanted.generate and wanted.common.seed:
+        options.setdefault("seed", wanted.common.seed)
     if "dictionary" in wanted.segment:  # a file of ours, which the server can't read
         options["dictionary"] = read_dictionary(Path(wanted.segment["dictionary"]))
     with Client(url, api_key=wanted.api_key or os.environ.get("BOTHWAYS_API_KEY"), model=wanted.model) as client:
@@ -148,14 +151,6 @@ def _there(wanted: Predict, url: str) -> Iterator[Any]:
             if "error" in prediction:
                 raise record.error(re.sub(r"^<records>:\d+: ", "", prediction["error"]))
             yield prediction
-
-
-def _as_json(word: str) -> Any:
-    """What a word of the command line spells: a number, true, false or none; any other stays a word."""
-    try:
-        return None if word == "none" else json.loads(word)
-    except ValueError:
-        return word
 
 
 def _drawn(predictions: list[dict[str, Any]], path: Path) -> list[dict[str, Any]]:

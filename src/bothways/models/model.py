@@ -197,7 +197,8 @@ def single_head(model: Model, name: str) -> Model:
     }
     network = Network(model.network.encoder, own, layers=model.network.layers)
     network.features = model.network.features
-    return replace(model, task=model.task.parts[name], network=network)
+    # What was seen and lost was counted of all tasks together.
+    return replace(model, task=model.task.parts[name], network=network, trained_on=None, points_lost={})
 
 
 def _as_task_has_them(

@@ -75,7 +75,7 @@ class Writing:
 
 
 def from_words(name: str, value: Any) -> Any:
-    """An option as the settings have it: words of the command line as numbers, true and false, lists."""
+    """An option as the settings have it: words of the command line as numbers, true and false, lists, none as None."""
     if name == "early_stopping" and isinstance(value, bool):
         return "yes" if value else "no"
     if not isinstance(value, str) or name == "early_stopping":
@@ -83,6 +83,6 @@ def from_words(name: str, value: Any) -> Any:
     if name == "forbidden":
         return [word for word in re.split("[,，]", value) if word.strip()]
     try:
-        return json.loads(value)
+        return None if value == "none" else json.loads(value)
     except ValueError:
         return value

@@ -110,7 +110,7 @@ class AnalyzeTask(MultiTask):
         Args:
             dictionary: words to keep whole, or a file of them, one a line
             bonus: added to the scores of a found word's tags; without it, it is kept whole whatever they are
-            vector: also the text's vector, the mean of the encoder's last layer
+            vector: also the text's vector, the mean of the encoder's last layer (or of those that its heads read)
 
         Raises:
             DataError: the file is missing or empty.

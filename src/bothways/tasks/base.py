@@ -68,6 +68,7 @@ class Task(ABC):
     name: ClassVar[str]
     Settings: ClassVar[type]  # a dataclass of what can be set for this task
     criterion: str  # the metric by which the best epoch is chosen; larger is better
+    points: float | None = 100.0  # that 1 of the criterion is: of a share, 100; None: it is no measure of points
     coefficients: ClassVar[dict[str, float]] = {}  # weights of the heads' losses where they are not 1
     told: Sequence[str] = ()  # what a saved model asks for and this task does not do, in words
 

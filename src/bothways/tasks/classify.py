@@ -9,6 +9,7 @@ reference   Devlin et al., 2018, section 4.1: a linear layer on the pooled [CLS]
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -213,13 +214,14 @@ def _kind(records: Sequence[Record]) -> Kind:
     values = read_all(records, lambda record: require(record, "label", object))
     if any(isinstance(value, list) for value in values):
         return "several"
-    fractions = [_has_fraction(value) for value in values]
+    spelt = all(re.search(r"\.[ct]sv(\.gz|\.xz)?$", record.path) for record in records)  # where all are texts
+    fractions = [_has_fraction(value, spelt=spelt) for value in values]
     return "number" if True in fractions and None not in fractions else "one"
 
 
-def _has_fraction(value: Any) -> bool | None:
-    """Whether a number, which CSV writes as text, has a fraction; None: it is no number."""
-    if isinstance(value, str) and NUMBER.fullmatch(value.strip()):
+def _has_fraction(value: Any, *, spelt: bool) -> bool | None:
+    """Whether a number, which may be `spelt` as text, has a fraction; None: it is no number."""
+    if spelt and isinstance(value, str) and NUMBER.fullmatch(value.strip()):
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None

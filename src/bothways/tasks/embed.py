@@ -87,6 +87,7 @@ class EmbedTask(Task):
     ) -> None:
         self.settings, self.prompts, self.prompt = settings, prompts or {}, prompt
         self.kind: Kind | None = kind
+        self.points = None if kind == "texts" else 100.0  # their score is how evenly vectors spread, in nats
         self.level: Level = level
         self.words: Words = words
 

@@ -189,9 +189,9 @@ def _decoding_of(generation: dict[str, Any]) -> tuple[Decoding, list[str]]:
     early = given.get("early_stopping", False)
     found["early_stopping"] = next((ours for ours, theirs in _EARLY.items() if early == theirs), str(early))
     if isinstance(ends := _one(given.get("eos_token_id")), list):
-        told.append(f"eos_token_id is left out: a text ends with one token here, found {shown(ends)}")
+        told.append(f"eos_token_id is left out: a text ends with one token here, found {ends!r}")
     told += [
-        f"{shown(name)} is left out: there is nothing like it here, found {shown(value)}"
+        f"{shown(name)} is left out: there is nothing like it here, found {value!r}"
         for name, value in given.items()
         if name not in _READ and not name.startswith(_BESIDE) and not _is_off(name, value)
     ]

@@ -106,6 +106,7 @@ class GenerateTask(Task):
         if settings.decoder_layers is not None:
             self.shape["num_hidden_layers"] = settings.decoder_layers
         self.criterion = settings.criterion
+        self.points = {"bleu": 1.0, "chrf": 1.0, "log_likelihood": None}.get(settings.criterion, 100.0)
 
     @property
     def architecture(self) -> str:

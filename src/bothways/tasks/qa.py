@@ -64,6 +64,8 @@ class QaSettings:
         for name, least in (("stride", 0), ("max_answer", 1), ("top", 1)):
             if (value := getattr(self, name)) is not None and value < least:
                 raise ConfigError(f"qa.{name} is {value}; it must be at least {least}")
+        if self.top > MOST:
+            raise ConfigError(f"qa.top is {self.top}; it must be at most {MOST}")
 
 
 class QaTask(Task):

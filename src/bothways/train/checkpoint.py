@@ -111,11 +111,7 @@ def restore(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) ->
         for parameter in group["params"]:
             name = names[id(parameter)]
             kept = {key: moments[f"{key}.{name}"] for key in MOMENTS if f"{key}.{name}" in moments}
-            optimizer.state[parameter] = {
-                # cloned: what was read is mapped from a file that will be removed
-                key: value.clone().to(parameter.device)
-                for key, value in kept.items()
-            }
+            optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in kept.items()}
 
 
 def save_weights(path: Path, network: nn.Module) -> None:

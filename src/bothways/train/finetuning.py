@@ -21,6 +21,7 @@ from bothways.errors import DataError
 from bothways.infer.devices import pick_answer_precision
 from bothways.infer.predictor import Predictor
 from bothways.models.model import Model, save, seed_everything, start_from
+from bothways.models.reading import saved_texts
 from bothways.models.weights import read_tensors
 from bothways.tasks.base import Coverage, Encoded, Task
 from bothways.train.card import card, hardware, hashes
@@ -32,8 +33,6 @@ from bothways.train.ranks import Ranks
 from bothways.train.settings import Finetune
 from bothways.train.training import Look, Training, restore, steps_in, take_steps, telling
 from bothways.train.training import save as save_checkpoint
-
-PERCENTAGES = ("bleu", "chrf")  # criteria that are points already; all others are shares of 1
 
 
 def finetune_run(
@@ -59,7 +58,8 @@ def finetune_run(
     seed_everything(wanted.common.seed)
     model = start_from(settings.model, task, features=settings.features)
     trained_on = first_places(train_records)
-    model.trained_on = kept_hashes(trained_on)
+    before = saved_texts(model.folder) if model.folder is not None else None
+    model.trained_on = kept_hashes({*trained_on, *(before.tolist() if before is not None else ())})
     optim = settings.optim
     if settings.frozen:
         optim = freeze(model, optim)
@@ -127,7 +127,7 @@ def _keep_vectors(training: Training, encoded: Sequence[Encoded], dev: Dev | Non
     assert isinstance(training.source, ExampleSource)
     training.source = ExampleSource(_examples(kept), seed=training.source.seed)
     if dev is not None and training.ranks.first:
-        dev.encoded = with_vectors(network, dev.encoded, device=device, precision=dev.predictor.engine.precision)
+        dev.kept = with_vectors(network, dev.encoded, device=device, precision=dev.predictor.engine.precision)
 
 
 def _total_steps(training: Training, settings: Finetune) -> int:
@@ -160,26 +160,27 @@ class Dev:
         self, model: Model, device: torch.device, records: Sequence[Record], encoded: list[Encoded], max_length: int
     ) -> None:
         self.records, self.encoded = records, encoded
+        self.kept: list[Encoded] | None = None  # the same with a frozen encoder's vectors, in float32
         self.predictor = Predictor(model, device=device.type, max_length=max_length)
 
     def scores(self) -> dict[str, Any]:
         """The task's metrics, without its tables."""
-        scores = self.predictor.score(self.records, self.encoded, tune=True)
+        scores = self.predictor.score(self.records, self.kept or self.encoded, tune=True)
         self.predictor.model.network.train()
         return {key: value for key, value in scores.items() if isinstance(value, int | float) and key != "seconds"}
 
-    def points_lost(self, criterion: str, plain: float) -> dict[str, float]:
+    def points_lost(self, task: Task, plain: float) -> dict[str, float]:
         """By how many points the network falls below `plain`, its score in float32, in what auto answers in here.
 
-        Empty where that is float32 itself. A score that is not a number has lost everything.
+        Empty where that is float32 itself, or where the score has no points. One that is not a number lost everything.
         """
         used = self.predictor
         chosen = pick_answer_precision("auto", used.engine.device)
-        if chosen == "float32":
+        if chosen == "float32" or task.points is None:
             return {}
         other = Predictor(used.model, device=used.engine.device.type, precision=chosen, max_length=used.max_length)
-        score = other.score(self.records, self.encoded)[criterion]
-        lost = (plain - score) * (1 if criterion in PERCENTAGES else 100)
+        score = other.score(self.records, self.encoded)[task.criterion]
+        lost = (plain - score) * task.points
         return {chosen: round(lost, 4) if math.isfinite(lost) else 100.0}
 
 
@@ -235,7 +236,7 @@ def _finish(training: Training, best: Best, dev: Dev | None, wanted: Any, second
             sections["Data"] = hashes(_files(wanted))
             if dev is not None:
                 criterion = training.task.criterion
-                model.points_lost = lost = dev.points_lost(criterion, scores[criterion])
+                model.points_lost = lost = dev.points_lost(training.task, scores[criterion])
                 sections |= {f"Points of {criterion} lost on dev, against float32": lost} if lost else {}
             save(model, folder.model, card=card(f"{training.task.name}, fine-tuned", sections))
     return folder.finish(scores, training.task.criterion)

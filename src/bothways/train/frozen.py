@@ -15,7 +15,7 @@ from bothways.errors import ConfigError
 from bothways.infer.engine import Engine
 from bothways.models.model import Model
 from bothways.nn.dropout import set_dropout
-from bothways.nn.heads import Head, PooledHead, RowsHead
+from bothways.nn.heads import Head, RowsHead
 from bothways.nn.network import Network
 from bothways.tasks.base import Encoded
 from bothways.train.optimizer import Optim
@@ -35,7 +35,7 @@ def freeze(model: Model, optim: Optim) -> Optim:
     """
     network, pooler = model.network, model.network.encoder.pooler
     network.encoder.requires_grad_(False)
-    read = any(isinstance(head, PooledHead) for head in network.heads.values())
+    read = any(getattr(head, "pooler", None) for head in network.heads.values())
     if pooler is not None and read and any(name.startswith("encoder.pooler.") for name in model.drawn):
         pooler.requires_grad_(True)
         model.told.append("learnt with the heads, though the encoder is frozen: encoder.pooler")

@@ -28,7 +28,9 @@ def finetune_seeds(wanted: Any, once: Callable[[Any], Run], criterion: str, rank
     if ranks.first and not folder.model.exists():
         best = max(runs, key=lambda run: run.scores.get(criterion, 0.0))
         _copy(best.model, folder.model)
-    if run := folder.finished():
+    run = folder.finished()
+    ranks.wait()  # until all have looked, since the first one writes next what is looked for
+    if run is not None:
         return run
     folder.log.open(keep_until_step=None)
     return folder.finish(over_seeds([run.scores for run in runs]))

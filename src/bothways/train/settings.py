@@ -7,7 +7,7 @@ from typing import Literal
 
 from bothways.errors import ConfigError
 from bothways.infer.devices import Precision
-from bothways.nn.layers import Features
+from bothways.nn.layers import MOST_HIDDEN, Features
 from bothways.train.optimizer import Optim
 
 
@@ -65,8 +65,8 @@ class Finetune:
                 raise ConfigError(
                     f"{name} is {value}, but the encoder is to be trained too; add --frozen, or leave it out"
                 )
-        if self.frozen_hidden is not None and self.frozen_hidden < 1:
-            raise ConfigError(f"frozen_hidden is {self.frozen_hidden}; it must be at least 1, or none")
+        if self.frozen_hidden is not None and not 1 <= self.frozen_hidden <= MOST_HIDDEN:
+            raise ConfigError(f"frozen_hidden is {self.frozen_hidden}; it must be from 1 to {MOST_HIDDEN}, or none")
         if self.patience is not None and self.patience < 1:
             raise ConfigError(f"patience is {self.patience}; it must be at least 1, or none")
         _check_minutes(self.checkpoint_minutes)

@@ -52,7 +52,7 @@ class Clustered:
 
     scores: against the records' labels, where all have one
     tried:  silhouettes by number
-    counts: `records`, `tokens`, `tokens_dropped` and `seconds`, as every evaluation has them
+    counts: `records`, `tokens`, `tokens_strided`, `tokens_dropped` and `seconds`, as every evaluation has them
     """
 
     clusters: list[Cluster]
@@ -122,8 +122,10 @@ def cluster_file(
             _write(part, records, numbers, centres, vectors, found, scores, tried, asked=method)
             told += draw_map(part / "map.html", vectors, numbers, texts, [asdict(one) for one in found], seed=seed)
     shutil.rmtree(work)
-    counts = {"records": done.records, "tokens": done.coverage.kept, "tokens_dropped": done.coverage.dropped}
-    return Clustered(found, scores, tried, told, counts | {"seconds": round(time.perf_counter() - begun, 3)})
+    read = done.coverage
+    counts = {"records": done.records, "tokens": read.kept, "tokens_strided": read.strided}
+    counts |= {"tokens_dropped": read.dropped, "seconds": round(time.perf_counter() - begun, 3)}
+    return Clustered(found, scores, tried, told, counts)
 
 
 def assign(
