@@ -31,14 +31,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--tokens", type=int, default=200_000, help="of each file at most")
     parser.add_argument("--max-length", type=int, default=128)
     parser.add_argument("--mask-rate", type=float, default=0.15)
+    parser.add_argument("--pieces", action="store_true", help="mask pieces one by one, not whole words")
     wanted = parser.parse_args(argv)
     for path in wanted.text:
-        found = heldout(wanted.model, path, wanted.tokens, max_length=wanted.max_length, mask_rate=wanted.mask_rate)
+        how = {"max_length": wanted.max_length, "mask_rate": wanted.mask_rate, "whole_words": not wanted.pieces}
+        found = heldout(wanted.model, path, wanted.tokens, **how)
         print(json.dumps({"text": path.name, "from": path.parent.name} | found))
     return 0
 
 
-def heldout(name: str | Path, text: Path, tokens: int, *, max_length: int = 128, mask_rate: float = 0.15) -> Row:
+def heldout(
+    name: str | Path,
+    text: Path,
+    tokens: int,
+    *,
+    max_length: int = 128,
+    mask_rate: float = 0.15,
+    whole_words: bool = True,
+) -> Row:
     """Loss and accuracy on so many tokens of a file; of a model of several tasks, those of its masked-LM head."""
     model = load(name)
     if not isinstance(model.task, PretrainTask):
@@ -56,6 +66,7 @@ def heldout(name: str | Path, text: Path, tokens: int, *, max_length: int = 128,
             second=task.second,
             seed=0,
             mask_rate=mask_rate,
+            whole_words=whole_words,
         )
         sequences = max(1, tokens // max_length)
         held = HeldOut(source, sequences, model, task, precision="float32", device=torch.device("cpu"))
