@@ -17,7 +17,7 @@ CASES: dict[str, tuple[str, list[dict[str, Any]], dict[str, Any], dict[str, Any]
     # the task, right records, a label that can't be learnt, one unknown to a model, something that can't be read
     "one label": ("classify", [TEXT, TEXT | {"label": "y"}], {"label": ""}, {"label": "z"}, {"text": " "}),
     "several": ("classify", [TEXT | {"label": ["x", "y"]}], {}, {"label": ["z"]}, {"text": None}),
-    "number": ("classify", [NUMBER], {"label": "1e999"}, {"label": "z"}, {"text": "\u200b"}),
+    "number": ("classify", [NUMBER], {"label": float("inf")}, {"label": "z"}, {"text": "\u200b"}),
     "pair": ("pair", [PAIR, PAIR | {"label": "y"}], {"label": None}, {"label": "z"}, {"text_b": ""}),
     "similarity": (
         "similarity",
