@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--pieces", action="store_true", help="mask pieces one by one, not whole words")
     wanted = parser.parse_args(argv)
     for path in wanted.text:
-        how = {"max_length": wanted.max_length, "mask_rate": wanted.mask_rate, "whole_words": not wanted.pieces}
+        how = {"max_length": wanted.max_length, "mask_rate": wanted.mask_rate, "whole_words": float(not wanted.pieces)}
         found = heldout(wanted.model, path, wanted.tokens, **how)
         print(json.dumps({"text": path.name, "from": path.parent.name} | found))
     return 0
@@ -47,7 +47,7 @@ def heldout(
     *,
     max_length: int = 128,
     mask_rate: float = 0.15,
-    whole_words: bool = True,
+    whole_words: float = 1.0,
 ) -> Row:
     """Loss and accuracy on so many tokens of a file; of a model of several tasks, those of its masked-LM head."""
     model = load(name)

@@ -173,15 +173,22 @@ def test_without_a_second_sentence_there_is_one_segment(shards: Shards, tokenize
         assert np.flatnonzero(unmasked(example) == tokenizer.sep_id).tolist() == [example.tokens - 1]
 
 
-def test_whole_words_are_masked_whole(shards: Shards, tokenizer: Tokenizer) -> None:
-    parted = {True: 0, False: 0}
-    for whole_words in parted:
-        for example in examples(source(shards, tokenizer, whole_words=whole_words))[:200]:
-            ids, rows = unmasked(example), set(example.reads["masked"].rows.tolist())
-            inside = [at for at in range(2, len(ids)) if tokenizer.continuation[ids[at]] and ids[at - 1] > 4]
-            parted[whole_words] += sum((at in rows) != (at - 1 in rows) for at in inside)
-    assert parted[True] == 0
-    assert parted[False] > 100
+@pytest.mark.parametrize(("share", "least", "most"), [(1.0, 0, 0), (0.5, 70, 130), (0.0, 180, 200)])
+def test_whole_words_are_masked_whole(
+    shards: Shards, tokenizer: Tokenizer, share: float, least: int, most: int
+) -> None:
+    parted = 0
+    for example in examples(source(shards, tokenizer, whole_words=share))[:200]:
+        ids, rows = unmasked(example), set(example.reads["masked"].rows.tolist())
+        inside = [at for at in range(2, len(ids)) if tokenizer.continuation[ids[at]] and ids[at - 1] > 4]
+        parted += any((at in rows) != (at - 1 in rows) for at in inside)
+    assert least <= parted <= most
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+def test_a_share_is_from_0_to_1(shards: Shards, tokenizer: Tokenizer, share: float) -> None:
+    with pytest.raises(ConfigError, match=f"whole_words is {share}; it is a share of the sequences, from 0 to 1"):
+        source(shards, tokenizer, whole_words=share)
 
 
 def test_masks_are_15_percent(shards: Shards, tokenizer: Tokenizer) -> None:

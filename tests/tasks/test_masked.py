@@ -162,7 +162,7 @@ def test_a_run_learns_both(make_model: Any, tmp_path: Path) -> None:
         out=tmp_path / "run",
         model=str(start),
         tasks={
-            "text": {"task": "masked", "settings": {"mask_rate": 0.3, "whole_words": False}},
+            "text": {"task": "masked", "settings": {"mask_rate": 0.3, "whole_words": 0.0}},
             "mood": {"task": "classify"},
         },
         epochs=15,

@@ -28,7 +28,7 @@ PRETRAIN: dict[str, Any] = {
     "precision": "float32",
     "optim": {"method": "adamw", "lr": 1.5e-3, "dropout": 0.1},  # what its figures in LOG.md were made with
     # So few steps teach which pieces stand near each other; whole words, long texts and sentence pairs take more.
-    "corpus": {"max_length": 64, "second": None, "whole_words": False},
+    "corpus": {"max_length": 64, "second": None, "whole_words": 0.0},
 }
 FINETUNE: dict[str, Any] = {"batch": 64, "precision": "float32", "optim": {"lr": 1e-3}}
 

@@ -15,18 +15,19 @@ class Masking:
     """How sequences are masked, and what is asked of them.
 
     rate:        share of the tokens that are predicted
-    whole_words: mask all tokens of a word or none
+    whole_words: share of the sequences in which all tokens of a word are masked or none; in the others each token is
+                 chosen by itself, for who has only seen whole words missing can't complete half of one
     cls_words:   so many of a sequence's different tokens, drawn at random, are asked of [CLS] too: masks alone teach it
                  nothing, and classification reads it. None: it is asked for nothing
 
     Raises:
-        ConfigError: the rate is no share, or `cls_words` no number of words.
+        ConfigError: `rate` or `whole_words` is no share, or `cls_words` no number of words.
 
     Reference: Ma et al., 2024, "Drop your Decoder" (all of a text's words from [CLS]).
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, rate: float, whole_words: bool, cls_words: int | None = None) -> None:
-        check_masking(rate, cls_words)
+    def __init__(self, tokenizer: Tokenizer, *, rate: float, whole_words: float, cls_words: int | None = None) -> None:
+        check_masking(rate, whole_words, cls_words)
         self._rate, self._whole_words, self._cls_words = rate, whole_words, cls_words
         self._mask_id, self._random_ids = tokenizer.mask_id, np.flatnonzero(~tokenizer.special)
 
@@ -38,6 +39,7 @@ class Masking:
         Only if `asking` is anything asked of [CLS], in row 0; its masks are the same either way.
         """
         rng = np.random.Generator(np.random.PCG64(seed))
+        whole_words = self._whole_words == 1 or (self._whole_words > 0 and rng.random() < self._whole_words)
         masked, positions, labels = mask_tokens(
             ids,
             word_starts,
@@ -46,7 +48,7 @@ class Masking:
             rng=rng,
             mask_id=self._mask_id,
             random_ids=self._random_ids,
-            whole_words=self._whole_words,
+            whole_words=whole_words,
         )
         if asking and self._cls_words is not None:
             asked = rng.permutation(np.unique(ids[~special]))[: self._cls_words]
@@ -57,10 +59,12 @@ class Masking:
         return masked, Read(positions, ones, labels, weight=float(len(positions)), redraw=redraw)
 
 
-def check_masking(rate: float, cls_words: int | None) -> None:
-    """Raises ConfigError where the one is no share, or the other no number of words."""
+def check_masking(rate: float, whole_words: float, cls_words: int | None) -> None:
+    """Raises ConfigError where one of the first two is no share, or the last no number of words."""
     if not 0 < rate < 1:
         raise ConfigError(f"mask_rate is {rate}; wanted a number between 0 and 1, such as 0.15")
+    if not 0 <= whole_words <= 1:
+        raise ConfigError(f"whole_words is {whole_words}; it is a share of the sequences, from 0 to 1")
     if cls_words is not None and cls_words < 1:
         raise ConfigError(f"cls_words is {cls_words}; wanted at least 1, or none")
 

@@ -46,7 +46,8 @@ class PretrainingSource:
     second:      "next": [CLS] A [SEP] B [SEP], and half of the time B is from another document (BERT);
                  "order": half of the time the two have changed places (ALBERT); None: [CLS] A [SEP]
     mask_rate:   share of the tokens that are predicted
-    whole_words: mask all tokens of a word or none, as the shards' word flags say
+    whole_words: share of the sequences of which words are masked, whole, as the shards' word flags say; of the others,
+                 tokens one by one
     short_rate:  share of the sequences that are gathered up to a random smaller length
     cls_words:   as `Masking` has it; never in held-out sequences
 
@@ -69,7 +70,7 @@ class PretrainingSource:
         second: Second,
         seed: int,
         mask_rate: float = 0.15,
-        whole_words: bool = True,
+        whole_words: float = 1.0,
         short_rate: float = 0.1,
         cls_words: int | None = None,
     ) -> None:

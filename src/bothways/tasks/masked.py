@@ -35,13 +35,13 @@ class MaskedSettings:
 
     mask_rate: float = 0.15
     """share of the tokens to predict"""
-    whole_words: bool = True
-    """mask words, not pieces"""
+    whole_words: float = 1.0
+    """share of the sequences of which words are masked, whole; of the others, pieces one by one"""
     cls_words: int | None = None
     """so many pieces of its text, drawn at random, are asked of [CLS] too, which no mask teaches anything"""
 
     def __post_init__(self) -> None:
-        check_masking(self.mask_rate, self.cls_words)
+        check_masking(self.mask_rate, self.whole_words, self.cls_words)
 
 
 @dataclass(frozen=True)
@@ -114,12 +114,12 @@ class MaskedTask(PretrainTask):
     ) -> list[Encoded]:
         """Sequences as pre-training makes them of its documents; the masks are those of the first look."""
         settings = self.settings
-        whole_words = settings.whole_words
-        found = tokenise([text.splitlines() for text in texts], tokenizer, chinese_words=whole_words)
+        found = tokenise([text.splitlines() for text in texts], tokenizer, chinese_words=settings.whole_words > 0)
         for record, count in zip(records, found.counts.tolist(), strict=True):
             if not count:
                 raise record.error("the text is empty (nothing but blanks or control characters); leave the record out")
-        masking = Masking(tokenizer, rate=settings.mask_rate, whole_words=whole_words, cls_words=settings.cls_words)
+        how = {"rate": settings.mask_rate, "whole_words": settings.whole_words, "cls_words": settings.cls_words}
+        masking = Masking(tokenizer, **how)
         plan = plan_sequences(
             found.flags, max_tokens=max_length - 2, second=None, short_rate=0.0, rng=np.random.default_rng(0)
         )

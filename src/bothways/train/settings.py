@@ -89,8 +89,8 @@ class Corpus:
     """second loss: does B follow A (next), are they in order (order), or none"""
     mask_rate: float = 0.15
     """share of the tokens to predict"""
-    whole_words: bool = True
-    """mask words, not pieces"""
+    whole_words: float = 1.0
+    """share of the sequences of which words are masked, whole; of the others, pieces one by one"""
     chinese_words: bool = True
     """Chinese words, found by rjieba, count as words"""
     short_rate: float = 0.1
