@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bothways.models.model import start_from
 from bothways.nn.dropout import Dropout
 from bothways.tasks.pretraining import PretrainTask
-from bothways.train.optimizer import Optim, Together, make_optimizer, set_learning_rate
+from bothways.train.optimizer import Float32Muon, Optim, Together, make_optimizer, set_learning_rate
 
 
 def network_of(tiny):
     return start_from(tiny.model, PretrainTask("next")).network
 
 
-def test_muon_takes_the_layers_matrices_and_adamw_the_rest(tiny):
+@pytest.mark.parametrize("native", [True, False])
+def test_muon_takes_the_layers_matrices_and_adamw_the_rest(tiny, monkeypatch: pytest.MonkeyPatch, native: bool):
+    monkeypatch.setattr("bothways.train.optimizer.fast_bfloat16", lambda device: native)
     network = network_of(tiny)
     optimizer = make_optimizer(network, Optim(method="muon"))
     assert isinstance(optimizer, Together)
@@ -27,9 +30,27 @@ def test_muon_takes_the_layers_matrices_and_adamw_the_rest(tiny):
         type(part).__name__: {names[id(p)] for group in part.param_groups for p in group["params"]}
         for part in optimizer.parts
     }
-    assert taken["Muon"] == {n for n, p in network.named_parameters() if n.startswith("encoder.layers") and p.ndim == 2}
-    assert len(taken["Muon"]) == 2 * 4
-    assert taken["AdamW"] == set(names.values()) - taken["Muon"]
+    muon = "Muon" if native else "Float32Muon"
+    assert taken[muon] == {n for n, p in network.named_parameters() if n.startswith("encoder.layers") and p.ndim == 2}
+    assert len(taken[muon]) == 2 * 4
+    assert taken["AdamW"] == set(names.values()) - taken[muon]
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (48, 24), (24, 48)])
+def test_float32_muon_steps_as_pytorchs(shape: tuple[int, int]):
+    draw = torch.Generator().manual_seed(0)
+    start = torch.randn(shape, generator=draw)
+    gradients = [torch.randn(shape, generator=draw) for _ in range(4)]
+    moved = []
+    for kind in (torch.optim.Muon, Float32Muon):
+        weight = torch.nn.Parameter(start.clone())
+        optimizer = kind([weight], lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+        for gradient in gradients:
+            weight.grad = gradient.clone()
+            optimizer.step()
+        assert list(optimizer.state[weight]) == ["momentum_buffer"]
+        moved.append(weight.detach() - start)
+    assert float((moved[1] - moved[0]).norm() / moved[0].norm()) < 0.02  # what bfloat16 rounds
 
 
 class Kernels(TorchDispatchMode):
