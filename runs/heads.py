@@ -24,14 +24,27 @@ from typing import Any
 
 from benchmarks.finetune import minilm
 from runs.heads_card import card
-from runs.heads_data import GSD, OPEN, RAW, RESEARCH, TEXT, VECTORS, Head, chinese, prepared, raw_records, records
+from runs.heads_data import (
+    GSD,
+    OPEN,
+    RAW,
+    RESEARCH,
+    TEXT,
+    VECTORS,
+    Head,
+    chinese,
+    held_out,
+    prepared,
+    raw_records,
+    records,
+)
 from runs.heldout import heldout
 from runs.lessons import translations
 from runs.peer_jieba import asked, has_jieba
 from runs.plan import Plan, finetune, flags, planned
 from runs.results import Start
 from runs.rows import Row, bothways, read_records, write_records
-from runs.silver import folded, write_silver
+from runs.silver import write_silver
 
 from bothways.data.records import read_records as table_records
 
@@ -175,7 +188,7 @@ def with_silver(plan: HeadsPlan) -> Path:
     file, train = plan.base / f"silver-{plan.silver}.jsonl", out.with_suffix(".jsonl")
     if not file.is_file():
         text = plan.shared / RAW["zh"][0]
-        write_silver(text, file, characters=plan.silver, without=held_out(plan))
+        write_silver(text, file, characters=plan.silver, without=held_out(plan.read))
     if not train.is_file():
         write_records(train, [{"task": "silver"} | row for row in read_records(file)] + raw_text(plan) + taught(plan))
     if not (out / "model" / "config.json").is_file():
@@ -220,7 +233,7 @@ def raw_text(plan: HeadsPlan) -> list[Row]:
         return []
     path = plan.base / f"raw-{plan.text}.jsonl"
     if not path.is_file():
-        write_records(path, raw_records(plan.shared, plan.text, held_out(plan)))
+        write_records(path, raw_records(plan.shared, plan.text, held_out(plan.read)))
     return read_records(path)
 
 
@@ -242,11 +255,6 @@ def taught(plan: HeadsPlan) -> list[Row]:
             ],
         )
     return read_records(path)
-
-
-def held_out(plan: HeadsPlan) -> set[str]:
-    """The Chinese treebank's sentences that are not for training: they come from Wikipedia, as raw text does."""
-    return {folded("".join(row["words"])) for split in ("dev", "test") for row in plan.read(GSD, split)}
 
 
 def _section(head: Head) -> str:

@@ -99,6 +99,11 @@ def raw_records(shared: Path, characters: int, without: set[str]) -> list[Row]:
     ]
 
 
+def held_out(read: Read) -> set[str]:
+    """The Chinese treebank's sentences that are not for training: they come from Wikipedia, as raw text does."""
+    return {folded("".join(row["words"])) for split in ("dev", "test") for row in read(GSD, split)}
+
+
 Sentence = dict[str, Row]  # by head, its record of one sentence
 
 
