@@ -3,12 +3,12 @@
     python -m runs.heads --start builtin [--minutes 15] [--research] [--shared ../shared/data]
 
 First the encoder learns silver labels, what jieba's dictionary says of Chinese Wikipedia (`--silver`, in characters).
-All the while it goes on guessing masked words of raw text (`--text`), and learns the vectors that all-MiniLM-L6-v2
-has for English sentences, for these and their Chinese translations (`--vectors`), so that one folder fills masks,
-analyses, gives vectors and is a start for fine-tuning. Open data alone (their licences let a derived model be given
-away) makes the model that ships, in `--work`/builtin; `--research` trains another one on sets that are for research
-only, to measure and for one's own use. Each measurement is a row of JSON in `--rows`; one that is there is not made
-again, and a run that was stopped goes on where it stood.
+All the while it goes on guessing masked words of raw text (`--text`), answers questions made from it (`--questions`),
+and learns the vectors that all-MiniLM-L6-v2 has for English sentences, for these and their Chinese translations
+(`--vectors`), so that one folder fills masks, analyses, gives vectors and is a start for fine-tuning. Open data alone
+(their licences let a derived model be given away) makes the model that ships, in `--work`/builtin; `--research` trains
+another one on sets that are for research only, to measure and for one's own use. Each measurement is a row of JSON in
+`--rows`; one that is there is not made again, and a run that was stopped goes on where it stood.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.finetune import minilm
+from runs.cloze import questions
 from runs.heads_card import card
 from runs.heads_data import (
     GSD,
     OPEN,
+    QUESTIONS,
     RAW,
     RESEARCH,
     TEXT,
@@ -66,6 +68,7 @@ class HeadsPlan(Plan):
     silver: int
     text: int
     vectors: int
+    questions: int
     more: tuple[str, ...]
 
     @property
@@ -75,6 +78,11 @@ class HeadsPlan(Plan):
     @property
     def heads(self) -> tuple[Head, ...]:
         return RESEARCH if self.research else OPEN
+
+    @property
+    def beside(self) -> str:
+        """What is learnt beside the heads, in the names of files."""
+        return f"{self.text}-{self.vectors}-{self.questions}"
 
     @property
     def base(self) -> Path:
@@ -93,6 +101,7 @@ class HeadsPlan(Plan):
             "silver": self.silver,
             "text": self.text,
             "vectors": self.vectors,
+            "questions": self.questions,
             "more": " ".join(self.more),
             "seed": seed,
             "quick": self.quick,
@@ -122,6 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--vectors", type=int, default=8000, help="sentences of English Wikipedia beside the translated ones; 0: none"
     )
+    parser.add_argument("--questions", type=int, default=6000, help="made from raw text, of each language; 0: none")
     parser.add_argument("--jieba", default=sys.executable, help="a Python that has jieba, to measure beside it")
     wanted, more = parser.parse_known_args(argv)
     from bothways.models.hub import locate
@@ -143,6 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         silver=min(wanted.silver, 5000) if wanted.quick else wanted.silver,
         text=min(wanted.text, 2000) if wanted.quick else wanted.text,
         vectors=min(wanted.vectors, 100) if wanted.quick else wanted.vectors,
+        questions=min(wanted.questions, 50) if wanted.quick else wanted.questions,
         more=tuple(more),
     )
     with plan.rows.only_writer():
@@ -166,10 +177,10 @@ def trained(plan: HeadsPlan, seed: int) -> Path:
     """The run of that seed, trained where it is not there yet."""
     base = plan.base / plan.kind
     out, dev = base / f"seed-{seed}", base / "dev.jsonl"
-    train = base / f"train-{plan.text}-{plan.vectors}.jsonl"
+    train = base / f"train-{plan.beside}.jsonl"
     for split, path in (("train", train), ("dev", dev)):
         if not path.is_file():
-            more = raw_text(plan) + taught(plan)[::LATER] if split == "train" else []
+            more = raw_text(plan) + taught(plan)[::LATER] + questioned(plan) if split == "train" else []
             write_records(path, records(plan.heads, plan.read, split, research=plan.research) + more)
 
     def learn() -> Row:
@@ -184,16 +195,18 @@ def trained(plan: HeadsPlan, seed: int) -> Path:
 
 def with_silver(plan: HeadsPlan) -> Path:
     """The run in which the encoder learns silver labels; all heads and seeds go on from it."""
-    out = plan.base / f"silver-{plan.silver}-{plan.text}-{plan.vectors}"
+    out = plan.base / f"silver-{plan.silver}-{plan.beside}"
     file, train = plan.base / f"silver-{plan.silver}.jsonl", out.with_suffix(".jsonl")
     if not file.is_file():
         text = plan.shared / RAW["zh"][0]
         write_silver(text, file, characters=plan.silver, without=held_out(plan.read))
     if not train.is_file():
-        write_records(train, [{"task": "silver"} | row for row in read_records(file)] + raw_text(plan) + taught(plan))
+        silver = [{"task": "silver"} | row for row in read_records(file)]
+        write_records(train, silver + raw_text(plan) + taught(plan) + questioned(plan))
     if not (out / "model" / "config.json").is_file():
-        silver = Head("silver", "tag", (), ())
-        several(plan, (silver,), plan.start.folder, out, train, seed=0, epochs=1, share=SILVER_SHARE)
+        several(
+            plan, (Head("silver", "tag", (), ()),), plan.start.folder, out, train, seed=0, epochs=1, share=SILVER_SHARE
+        )
     return out
 
 
@@ -209,9 +222,10 @@ def several(
     epochs: int,
     share: float,
 ) -> Row:
-    """These heads, masked words and vectors, trained together for their share of the minutes, or so many epochs."""
+    """These heads and what is learnt beside them, together for their share of the minutes, or for so many epochs."""
     config = out.with_suffix(".toml")
-    every = (*heads, *((TEXT,) if plan.text else ()), *((VECTORS,) if plan.vectors else ()))
+    beside = ((TEXT, plan.text), (VECTORS, plan.vectors), (QUESTIONS, plan.questions))
+    every = (*heads, *(head for head, amount in beside if amount))
     config.write_text("\n".join(map(_section, every)), encoding="utf-8")
     return finetune(
         "multi",
@@ -257,6 +271,21 @@ def taught(plan: HeadsPlan) -> list[Row]:
     return read_records(path)
 
 
+def questioned(plan: HeadsPlan) -> list[Row]:
+    """Questions made from raw text of both languages."""
+    if not plan.questions:
+        return []
+    path = plan.base / f"questions-{plan.questions}.jsonl"
+    if not path.is_file():
+        made = [
+            {"task": QUESTIONS.name} | row
+            for language, (folder, *_) in RAW.items()
+            for row in questions(plan.shared / folder, count=plan.questions, chinese=language == "zh", seed=1)
+        ]
+        write_records(path, made)
+    return read_records(path)
+
+
 def _section(head: Head) -> str:
     settings = "".join(f"{line}\n" for line in head.settings)
     return f'[tasks.{head.name}]\ntask = "{head.task}"\n' + (
@@ -267,7 +296,8 @@ def _section(head: Head) -> str:
 def compacted(run: Path) -> Path:
     """The run's model as it ships, in 8 bits a weight: what is scored and timed.
 
-    Without the part that learnt vectors, which has no weights: any model gives them.
+    Without the part that learnt vectors, which has no weights, for any model gives them; and without questions, which
+    taught the encoder to search.
     """
     from bothways.models.model import load, save
     from bothways.nn.network import Network
@@ -278,7 +308,7 @@ def compacted(run: Path) -> Path:
     if not (folder / "config.json").is_file():
         model = load(run)
         assert isinstance(model.task, MultiTask)
-        parts = {name: part for name, part in model.task.parts.items() if name != VECTORS.name}
+        parts = {name: part for name, part in model.task.parts.items() if name not in (VECTORS.name, QUESTIONS.name)}
         heads = {name: model.network.head(name) for name in model.network.heads if parted(name)[0] in parts}
         task = MultiTask(parts, {name: model.task.weights[name] for name in parts})
         save(replace(model, task=task, network=Network(model.network.encoder, heads)), folder, compact=True)

@@ -29,11 +29,13 @@ HOW = """
 ## How
 
 `runs/heads.sh` is the whole recipe: {silver}the heads,
-all in each step{text}{vectors}."""
+all in each step{text}{questions}{vectors}."""
 SILVER = """first what jieba's dictionary (MIT) says of {:,} characters of
 Chinese Wikipedia (CC BY-SA), then """
 TEXT = """; all the while masked words
 of raw Wikipedia (CC BY-SA), {:,} Chinese characters and thrice as many English ones, masked anew in each epoch"""
+QUESTIONS = """; questions made from raw
+Wikipedia (`runs/cloze.py`), {:,} of each language, so that it doesn't forget how to search a text"""
 VECTORS = """; and all the while, from all-MiniLM-L6-v2
 (Apache-2.0), its vectors of Tatoeba's English sentences for these and their Chinese translations (CC BY 2.0 FR), and of
 {:,} sentences of English Wikipedia (CC BY-SA), of all of which every third is heard again in the second part"""
@@ -66,7 +68,9 @@ def card(rows: Rows, key: Row, heads: Sequence[Head], start: Path) -> str:
         lines += [REMEMBERED, *_remembered(rows, key)]
     silver = SILVER.format(key["silver"]) if key["silver"] else ""
     vectors = VECTORS.format(key["vectors"]) if key["vectors"] else ""
-    lines.append(HOW.format(silver=silver, text=TEXT.format(key["text"]) if key["text"] else "", vectors=vectors))
+    text = TEXT.format(key["text"]) if key["text"] else ""
+    questions = QUESTIONS.format(key["questions"]) if key.get("questions") else ""
+    lines.append(HOW.format(silver=silver, text=text, questions=questions, vectors=vectors))
     lines += ["", *(f"- {name}: {value}" for name, value in key.items() if value not in ("", False)), LIMITS]
     return "\n".join(lines) + began
 

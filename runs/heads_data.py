@@ -36,6 +36,8 @@ CC = "CC BY-SA 4.0"
 TEXT = Head("masked", "masked", (), (), ("mask_rate = 0.2", "cls_words = 6"), licence="CC BY-SA")
 # So that a text's vector, the mean of its rows, says what the text means; a teacher says what that is.
 VECTORS = Head("vectors", "embed", (), (), licence="CC BY, CC BY-SA, Apache-2.0")
+# So that it doesn't forget how to search one text for what another says (`runs/cloze.py`).
+QUESTIONS = Head("questions", "qa", (), (), licence="CC BY-SA")
 RAW = {"zh": ("zh/rawtext/wikipedia_zh", 1, 150), "en": ("en/rawtext/wikipedia_2015", 3, 450)}
 """Raw text by language: its folder, characters for each Chinese one, and characters of a record at most."""
 GSD_SOURCE, EWT = "UniversalNER/UNER_Chinese-GSDSIMP", "UniversalDependencies/UD_English-EWT"

@@ -8,9 +8,20 @@ from typing import Any
 
 import pytest
 from benchmarks.finetune import append_row
-from runs.heads import HeadsPlan, f1, held_out
+from runs.heads import HeadsPlan, f1
 from runs.heads_card import card
-from runs.heads_data import GSD, OPEN, RESEARCH, chinese, english, joined, prepared, raw_records, simplified_tags
+from runs.heads_data import (
+    GSD,
+    OPEN,
+    RESEARCH,
+    chinese,
+    english,
+    held_out,
+    joined,
+    prepared,
+    raw_records,
+    simplified_tags,
+)
 from runs.results import Start
 from runs.rows import Rows, read_records
 from runs.silver import _texts, folded, tagged
@@ -21,7 +32,7 @@ ENTITIES = next(head for head in OPEN if head.name == "zh_entities")
 def plan(shared: Path, tmp_path: Path) -> HeadsPlan:
     start = Start("none", tmp_path, ("en", "zh"), ())
     rows = Rows(tmp_path / "rows.jsonl")
-    return HeadsPlan(shared, tmp_path, rows, 1, False, start, False, 8, None, 1e-3, 32, 2000, 1000, 100, ())
+    return HeadsPlan(shared, tmp_path, rows, 1, False, start, False, 8, None, 1e-3, 32, 2000, 1000, 100, 50, ())
 
 
 def test_entities_of_characters_become_those_of_runs() -> None:
@@ -96,7 +107,7 @@ def test_english_sentences_have_both_labels(shared: Path, tmp_path: Path) -> Non
 @pytest.mark.shared
 def test_raw_text_is_of_both_languages_and_has_no_sentence_of_a_test(shared: Path, tmp_path: Path) -> None:
     here = plan(shared, tmp_path)
-    texts = [row["text"] for row in raw_records(shared, 3000, held_out(here))]
+    texts = [row["text"] for row in raw_records(shared, 3000, held_out(here.read))]
     han = [text for text in texts if len(text) <= 400 and sum("一" <= c <= "鿿" for c in text) > len(text) / 3]
     assert 3000 <= sum(map(len, han)) <= 3600
     assert 9000 <= sum(map(len, texts)) - sum(map(len, han)) <= 10500
