@@ -25,7 +25,7 @@ from functools import cached_property
 from pathlib import Path
 
 from benchmarks.finetune import SHARED
-from runs.heads_data import RAW, held_out, raw_records
+from runs.heads_data import QUESTIONS, RAW, TEXT, held_out, raw_records, section
 from runs.rows import Row, read_records, write_records
 
 WORDS = re.compile(r"[^\W_]+(?:[-'’.,][^\W_]+)*")
@@ -42,16 +42,6 @@ DROPPED = 0.2  # share of them that it leaves out
 UNANSWERED = 0.1  # share of the questions whose passage doesn't have what they ask for
 A_DIGIT, A_YEAR = re.compile(r"\d"), re.compile(r"[12]\d{3}年?")
 DEV = {"questions": 150, "text": 300}  # of each language; of both
-TASKS = """[tasks.masked]
-task = "masked"
-[tasks.masked.settings]
-mask_rate = 0.2
-whole_words = 0.5
-cls_words = 6
-
-[tasks.questions]
-task = "qa"
-"""
 
 
 @dataclass(frozen=True)
@@ -117,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for language, (folder, *_) in RAW.items():
         count = wanted.questions + DEV["questions"]
         made = questions(wanted.shared / folder, count=count, chinese=language == "zh")
-        parts.append([{"task": "questions"} | record for record in made])
+        parts.append([{"task": QUESTIONS.name} | record for record in made])
     random.Random(0).shuffle(parts[0])
     sizes = [DEV["text"], *[DEV["questions"]] * len(RAW)]
     train = [record for part, size in zip(parts, sizes, strict=True) for record in part[size:]]
@@ -126,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_records(wanted.out / "train.jsonl", train)
     dev = [record for part, size in zip(parts, sizes, strict=True) for record in part[:size]]
     write_records(wanted.out / "dev.jsonl", dev)
-    (wanted.out / "tasks.toml").write_text(TASKS, encoding="utf-8")
+    (wanted.out / "tasks.toml").write_text("\n".join(map(section, (TEXT, QUESTIONS))), encoding="utf-8")
     print(f"{len(train):,} records to learn from, of which {sum(map(len, parts[1:])):,} questions, in {wanted.out}")
     return 0
 

@@ -39,6 +39,7 @@ from runs.heads_data import (
     prepared,
     raw_records,
     records,
+    section,
 )
 from runs.heldout import heldout
 from runs.lessons import translations
@@ -226,7 +227,7 @@ def several(
     config = out.with_suffix(".toml")
     beside = ((TEXT, plan.text), (VECTORS, plan.vectors), (QUESTIONS, plan.questions))
     every = (*heads, *(head for head, amount in beside if amount))
-    config.write_text("\n".join(map(_section, every)), encoding="utf-8")
+    config.write_text("\n".join(map(section, every)), encoding="utf-8")
     return finetune(
         "multi",
         model=begin,
@@ -284,13 +285,6 @@ def questioned(plan: HeadsPlan) -> list[Row]:
         ]
         write_records(path, made)
     return read_records(path)
-
-
-def _section(head: Head) -> str:
-    settings = "".join(f"{line}\n" for line in head.settings)
-    return f'[tasks.{head.name}]\ntask = "{head.task}"\n' + (
-        f"[tasks.{head.name}.settings]\n{settings}" if settings else ""
-    )
 
 
 def compacted(run: Path) -> Path:

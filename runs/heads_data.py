@@ -33,7 +33,7 @@ class Head:
 SPANS, PLAIN = ("f1", "precision", "recall"), ("token_accuracy",)
 CC = "CC BY-SA 4.0"
 # So that the encoder forgets neither how to fill masks nor what to gather in [CLS].
-TEXT = Head("masked", "masked", (), (), ("mask_rate = 0.2", "cls_words = 6"), licence="CC BY-SA")
+TEXT = Head("masked", "masked", (), (), ("mask_rate = 0.2", "whole_words = 0.5", "cls_words = 6"), licence="CC BY-SA")
 # So that a text's vector, the mean of its rows, says what the text means; a teacher says what that is.
 VECTORS = Head("vectors", "embed", (), (), licence="CC BY, CC BY-SA, Apache-2.0")
 # So that it doesn't forget how to search one text for what another says (`runs/cloze.py`).
@@ -99,6 +99,14 @@ def raw_records(shared: Path, characters: int, without: set[str]) -> list[Row]:
         for folder, share, longest in RAW.values()
         for text in raw_texts(shared / folder, characters=share * characters, without=without, longest=longest)
     ]
+
+
+def section(head: Head) -> str:
+    """Its part of a file of settings for `bothways finetune multi`."""
+    settings = "".join(f"{line}\n" for line in head.settings)
+    return f'[tasks.{head.name}]\ntask = "{head.task}"\n' + (
+        f"[tasks.{head.name}.settings]\n{settings}" if settings else ""
+    )
 
 
 def held_out(read: Read) -> set[str]:
