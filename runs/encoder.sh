@@ -1,9 +1,10 @@
 #!/bin/sh
 # The built-in encoder: vocabulary, shards, a start from MiniLM's first layers, pre-training in two runs, a layer more and
-# questions made from the text in a third, held-out scores by language, a compact folder; its heads are made by
+# questions made from the text in two others, held-out scores by language, a compact folder; its heads are made by
 # runs/heads.sh. Run it again to go on. DATA: an absolute path. Environment: PYTHON, OUT, STEPS and STEPS_MORE (of the
-# first two runs) or MINUTES (of each), MINUTES_ASKED (of the third), LAYERS (which of MiniLM's), SIZE (a size instead: then
-# from random weights, and without the third run), and MORE for any further settings of the first two, as in:
+# first two runs) or MINUTES (of each), MINUTES_ASKED and MINUTES_FURTHER (of the others), LAYERS (which of MiniLM's),
+# SIZE (a size instead: then from random weights, and without the others), and MORE for any further settings of the
+# first two, as in:
 # SIZE=6x256 STEPS=20000 MORE='--step-tokens 65536 --optim.lr 2e-3 --device cuda' runs/encoder.sh DATA
 set -eu
 cd "$(dirname "$0")/.."
@@ -44,17 +45,25 @@ train "$out/run" $begin $(length "${STEPS:-1300}") --step-tokens 6144 --evaluate
 train "$out/more" --model "$out/run" --seed 1 $(length "${STEPS_MORE:-1500}") --step-tokens 8192 --evaluate-every 250 \
     --optim.lr 5e-4 --optim.decay 0.7 --corpus.cls-words 6
 
+ask() { # a run's folder, where it starts, its questions' folder, and its settings
+    resume=""
+    [ -f "$1/config.toml" ] && resume="--resume"
+    "$python" -m bothways finetune multi --config "$3/tasks.toml" --train "$3/train.jsonl" --dev "$3/dev.jsonl" \
+        --model "$2" --out "$1" --batch 48 --optim.method muon --optim.lr 7e-4 --optim.warmup 0.02 \
+        --optim.schedule stable --optim.dropout 0 --minutes "$4" --optim.decay "$5" --seed "$6" $resume
+}
+
 last=$out/more
 if [ -z "${SIZE:-}" ]; then
     # Three layers don't learn to search one text for what another says; four do, and soon. See LOG.md.
-    last=$out/asked resume=""
     [ -d "$out/deeper" ] || "$python" -m runs.deepen "$out/deeper" --model "$out/more"
     [ -f "$out/questions/tasks.toml" ] || "$python" -m runs.cloze "$out/questions" --shared "$data"
-    [ -f "$last/config.toml" ] && resume="--resume"
-    "$python" -m bothways finetune multi --config "$out/questions/tasks.toml" --model "$out/deeper" \
-        --train "$out/questions/train.jsonl" --dev "$out/questions/dev.jsonl" --out "$last" \
-        --minutes "${MINUTES_ASKED:-80}" --batch 48 --optim.method muon --optim.lr 7e-4 --optim.warmup 0.02 \
-        --optim.schedule stable --optim.decay 0.5 --optim.dropout 0 $resume
+    ask "$out/asked" "$out/deeper" "$out/questions" "${MINUTES_ASKED:-80}" 0.5 0
+    # The fourth layer cost what the others knew of words: once more, with twice the raw text and fewer questions.
+    [ -f "$out/text/tasks.toml" ] || "$python" -m runs.cloze "$out/text" --shared "$data" --questions 15000 \
+        --characters 12000000
+    last=$out/further
+    ask "$last" "$out/asked" "$out/text" "${MINUTES_FURTHER:-58}" 0.6 1
 fi
 
 "$python" -m runs.heldout "$last" --text "$data/zh/rawtext/wikipedia_zh/dev.txt.xz" "$data/en/rawtext/wikipedia_2015/dev.txt.xz"
