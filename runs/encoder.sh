@@ -1,10 +1,10 @@
 #!/bin/sh
 # The built-in encoder: vocabulary, shards, a start from MiniLM's first layers, pre-training in two runs, a layer more and
-# questions made from the text in two others, held-out scores by language, a compact folder; its heads are made by
+# questions made from the text in three others, held-out scores by language, a compact folder; its heads are made by
 # runs/heads.sh. Run it again to go on. DATA: an absolute path. Environment: PYTHON, OUT, STEPS and STEPS_MORE (of the
-# first two runs) or MINUTES (of each), MINUTES_ASKED and MINUTES_FURTHER (of the others), LAYERS (which of MiniLM's),
-# SIZE (a size instead: then from random weights, and without the others), and MORE for any further settings of the
-# first two, as in:
+# first two runs) or MINUTES (of each), MINUTES_ASKED, MINUTES_AGAIN and MINUTES_TEXT (of the others), LAYERS (which of
+# MiniLM's), SIZE (a size instead: then from random weights, and without the others), and MORE for any further settings
+# of the first two, as in:
 # SIZE=6x256 STEPS=20000 MORE='--step-tokens 65536 --optim.lr 2e-3 --device cuda' runs/encoder.sh DATA
 set -eu
 cd "$(dirname "$0")/.."
@@ -45,25 +45,35 @@ train "$out/run" $begin $(length "${STEPS:-1300}") --step-tokens 6144 --evaluate
 train "$out/more" --model "$out/run" --seed 1 $(length "${STEPS_MORE:-1500}") --step-tokens 8192 --evaluate-every 250 \
     --optim.lr 5e-4 --optim.decay 0.7 --corpus.cls-words 6
 
-ask() { # a run's folder, where it starts, its questions' folder, and its settings
-    resume=""
-    [ -f "$1/config.toml" ] && resume="--resume"
-    "$python" -m bothways finetune multi --config "$3/tasks.toml" --train "$3/train.jsonl" --dev "$3/dev.jsonl" \
-        --model "$2" --out "$1" --batch 48 --optim.method muon --optim.lr 7e-4 --optim.warmup 0.02 \
-        --optim.schedule stable --optim.dropout 0 --minutes "$4" --optim.decay "$5" --seed "$6" $resume
+questions() { # a folder, and how many questions and characters of raw text
+    [ -f "$1/tasks.toml" ] || "$python" -m runs.cloze "$1" --shared "$data" --questions "$2" --characters "$3"
+}
+
+ask() { # a run's folder, its questions' folder, and its settings
+    folder=$1 asked=$2 resume="" && shift 2
+    [ -f "$folder/config.toml" ] && resume="--resume"
+    "$python" -m bothways finetune multi --config "$asked/tasks.toml" --train "$asked/train.jsonl" \
+        --dev "$asked/dev.jsonl" --out "$folder" --optim.method muon --optim.warmup 0.02 --optim.schedule stable \
+        --optim.dropout 0 "$@" $resume
 }
 
 last=$out/more
 if [ -z "${SIZE:-}" ]; then
     # Three layers don't learn to search one text for what another says; four do, and soon. See LOG.md.
     [ -d "$out/deeper" ] || "$python" -m runs.deepen "$out/deeper" --model "$out/more"
-    [ -f "$out/questions/tasks.toml" ] || "$python" -m runs.cloze "$out/questions" --shared "$data"
-    ask "$out/asked" "$out/deeper" "$out/questions" "${MINUTES_ASKED:-80}" 0.5 0
-    # The fourth layer cost what the others knew of words: once more, with twice the raw text and fewer questions.
-    [ -f "$out/text/tasks.toml" ] || "$python" -m runs.cloze "$out/text" --shared "$data" --questions 15000 \
-        --characters 12000000
-    last=$out/further
-    ask "$last" "$out/asked" "$out/text" "${MINUTES_FURTHER:-58}" 0.6 1
+    questions "$out/questions" 25000 6000000
+    ask "$out/asked" "$out/questions" --model "$out/deeper" --minutes "${MINUTES_ASKED:-80}" --batch 48 \
+        --optim.lr 7e-4 --optim.decay 0.5
+    # A run more at that rate ended where it began, but the mean of both ends is better than either.
+    questions "$out/fewer" 15000 12000000
+    ask "$out/again" "$out/fewer" --model "$out/asked" --minutes "${MINUTES_AGAIN:-58}" --batch 48 --seed 1 \
+        --optim.lr 7e-4 --optim.decay 0.6
+    [ -d "$out/mean" ] || "$python" -m runs.mean "$out/mean" "$out/asked" "$out/again"
+    # The fourth layer cost what the others knew of words: most of the last run is raw text, in larger steps.
+    questions "$out/fewest" 5000 12000000
+    last=$out/text
+    ask "$last" "$out/fewest" --model "$out/mean" --minutes "${MINUTES_TEXT:-74}" --batch 96 --seed 2 \
+        --optim.lr 4e-4 --optim.decay 0.9
 fi
 
 "$python" -m runs.heldout "$last" --text "$data/zh/rawtext/wikipedia_zh/dev.txt.xz" "$data/en/rawtext/wikipedia_2015/dev.txt.xz"
