@@ -1,6 +1,6 @@
 #!/bin/sh
-# The built-in encoder on a GPU machine without network, in calls of nine minutes: installs what is missing from wheels, tokenises
-# there (the raw text is small, its shards are not), trains by the clock, and leaves in BACK what should come back:
+# The built-in encoder on a GPU machine without network, in calls of nine minutes: installs what is missing from
+# wheels, tokenises there (the raw text is small, its shards are not), trains by the clock, and leaves in BACK what should come back:
 # the compact folder as one archive, the logs, the held-out scores, each below 16 MB. On a machine that is still there,
 # the same call goes on where it was stopped.
 #   pip download --no-deps --dest wheels tyro rjieba docstring-parser shtab typeguard      # before, where there is network
