@@ -99,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--characters", type=int, default=6_000_000, help="Chinese characters of raw text, and thrice as many English"
     )
+    parser.add_argument("--weight", type=float, default=1.0, help="of the questions' loss beside that of masks")
     wanted = parser.parse_args(argv)
     if not (wanted.shared / "en").is_dir():
         sys.exit(f"{wanted.shared} holds no en/; name the folder of the data by --shared")
@@ -116,7 +117,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_records(wanted.out / "train.jsonl", train)
     dev = [record for part, size in zip(parts, sizes, strict=True) for record in part[:size]]
     write_records(wanted.out / "dev.jsonl", dev)
-    (wanted.out / "tasks.toml").write_text("\n".join(map(section, (TEXT, QUESTIONS))), encoding="utf-8")
+    sections = (section(TEXT), section(QUESTIONS, wanted.weight))
+    (wanted.out / "tasks.toml").write_text("\n".join(sections), encoding="utf-8")
     print(f"{len(train):,} records to learn from, of which {sum(map(len, parts[1:])):,} questions, in {wanted.out}")
     return 0
 

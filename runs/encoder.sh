@@ -1,10 +1,10 @@
 #!/bin/sh
 # The built-in encoder: vocabulary, shards, a start from MiniLM's first layers, pre-training in two runs, a layer more and
-# questions made from the text in three others, held-out scores by language, a compact folder; its heads are made by
+# questions made from the text in four others, held-out scores by language, a compact folder; its heads are made by
 # runs/heads.sh. Run it again to go on. DATA: an absolute path. Environment: PYTHON, OUT, STEPS and STEPS_MORE (of the
-# first two runs) or MINUTES (of each), MINUTES_ASKED, MINUTES_AGAIN and MINUTES_TEXT (of the others), LAYERS (which of
-# MiniLM's), SIZE (a size instead: then from random weights, and without the others), and MORE for any further settings
-# of the first two, as in:
+# first two runs) or MINUTES (of each), MINUTES_ASKED, MINUTES_AGAIN, MINUTES_TEXT and MINUTES_CALM (of the others), LAYERS
+# (which of MiniLM's), SIZE (a size instead: then from random weights, and without the others), and MORE for any further
+# settings of the first two, as in:
 # SIZE=6x256 STEPS=20000 MORE='--step-tokens 65536 --optim.lr 2e-3 --device cuda' runs/encoder.sh DATA
 set -eu
 cd "$(dirname "$0")/.."
@@ -45,8 +45,9 @@ train "$out/run" $begin $(length "${STEPS:-1300}") --step-tokens 6144 --evaluate
 train "$out/more" --model "$out/run" --seed 1 $(length "${STEPS_MORE:-1500}") --step-tokens 8192 --evaluate-every 250 \
     --optim.lr 5e-4 --optim.decay 0.7 --corpus.cls-words 6
 
-questions() { # a folder, and how many questions and characters of raw text
-    [ -f "$1/tasks.toml" ] || "$python" -m runs.cloze "$1" --shared "$data" --questions "$2" --characters "$3"
+questions() { # a folder, how many questions and characters of raw text, and the weight of the questions' loss
+    [ -f "$1/tasks.toml" ] ||
+        "$python" -m runs.cloze "$1" --shared "$data" --questions "$2" --characters "$3" --weight "${4:-1}"
 }
 
 ask() { # a run's folder, its questions' folder, and its settings
@@ -71,9 +72,13 @@ if [ -z "${SIZE:-}" ]; then
     [ -d "$out/mean" ] || "$python" -m runs.mean "$out/mean" "$out/asked" "$out/again"
     # The fourth layer cost what the others knew of words: most of the last run is raw text, in larger steps.
     questions "$out/fewest" 5000 12000000
-    last=$out/text
-    ask "$last" "$out/fewest" --model "$out/mean" --minutes "${MINUTES_TEXT:-74}" --batch 96 --seed 2 \
+    ask "$out/text" "$out/fewest" --model "$out/mean" --minutes "${MINUTES_TEXT:-74}" --batch 96 --seed 2 \
         --optim.lr 4e-4 --optim.decay 0.9
+    # All the while the gradient of a few questions, a mean of its own, was many times that of all masks.
+    questions "$out/weighed" 5000 12000000 0.05
+    last=$out/calm
+    ask "$last" "$out/weighed" --model "$out/text" --minutes "${MINUTES_CALM:-66}" --batch 96 --seed 3 \
+        --optim.lr 5e-4 --optim.decay 0.7
 fi
 
 "$python" -m runs.heldout "$last" --text "$data/zh/rawtext/wikipedia_zh/dev.txt.xz" "$data/en/rawtext/wikipedia_2015/dev.txt.xz"

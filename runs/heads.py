@@ -33,6 +33,7 @@ from runs.heads_data import (
     RESEARCH,
     TEXT,
     VECTORS,
+    WEIGHTS,
     Head,
     chinese,
     held_out,
@@ -227,7 +228,7 @@ def several(
     config = out.with_suffix(".toml")
     beside = ((TEXT, plan.text), (VECTORS, plan.vectors), (QUESTIONS, plan.questions))
     every = (*heads, *(head for head, amount in beside if amount))
-    config.write_text("\n".join(map(section, every)), encoding="utf-8")
+    config.write_text("\n".join(section(head, WEIGHTS.get(head.name, 1.0)) for head in every), encoding="utf-8")
     return finetune(
         "multi",
         model=begin,

@@ -12,6 +12,7 @@ from runs.rows import Row
 from runs.silver import folded, raw_texts
 
 GSD = "zh/segmentation/gsdsimp"
+TREEBANKS = 2  # times in an epoch: they are small beside what is learnt with them
 TOGETHER = 90  # characters: a record may be several sentences up to about so many, as the texts are that users have
 
 
@@ -38,6 +39,9 @@ TEXT = Head("masked", "masked", (), (), ("mask_rate = 0.2", "whole_words = 0.5",
 VECTORS = Head("vectors", "embed", (), (), licence="CC BY, CC BY-SA, Apache-2.0")
 # So that it doesn't forget how to search one text for what another says (`runs/cloze.py`).
 QUESTIONS = Head("questions", "qa", (), (), licence="CC BY-SA")
+# Of such records there are one or two in a step: a mean of so few is so uncertain that, unweighted, its gradient is five
+# times (of masks) and twenty times (of questions) that of all heads together, and the encoder learns little from these.
+WEIGHTS = {TEXT.name: 0.15, QUESTIONS.name: 0.05}
 RAW = {"zh": ("zh/rawtext/wikipedia_zh", 1, 150), "en": ("en/rawtext/wikipedia_2015", 3, 450)}
 """Raw text by language: its folder, characters for each Chinese one, and characters of a record at most."""
 GSD_SOURCE, EWT = "UniversalNER/UNER_Chinese-GSDSIMP", "UniversalDependencies/UD_English-EWT"
@@ -83,8 +87,12 @@ def records(heads: Sequence[Head], read: Read, split: str, *, research: bool) ->
     draw = random.Random(split) if split == "train" else None
     topics = heads[-1]
     made = [
-        *joined(chinese(read, split), draw),
-        *joined(english(read, split), draw),
+        *(
+            row
+            for _ in range(1 if draw is None else TREEBANKS)
+            for sentences in (chinese(read, split), english(read, split))
+            for row in joined(sentences, draw)
+        ),
         *({"task": topics.name} | prepared(topics, row, draw) for row in read(topics.tests[0], split)),
     ]
     if draw is not None:
@@ -101,10 +109,10 @@ def raw_records(shared: Path, characters: int, without: set[str]) -> list[Row]:
     ]
 
 
-def section(head: Head) -> str:
+def section(head: Head, weight: float = 1.0) -> str:
     """Its part of a file of settings for `bothways finetune multi`."""
     settings = "".join(f"{line}\n" for line in head.settings)
-    return f'[tasks.{head.name}]\ntask = "{head.task}"\n' + (
+    return f'[tasks.{head.name}]\ntask = "{head.task}"\nweight = {weight}\n' + (
         f"[tasks.{head.name}.settings]\n{settings}" if settings else ""
     )
 

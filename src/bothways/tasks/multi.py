@@ -49,7 +49,8 @@ class Part:
     columns: dict[str, str] = field(default_factory=dict)
     """columns.text = "NAME": the field that holds the text"""
     weight: float = 1.0
-    """its loss, a mean over its own records in a step, counts so many times"""
+    """its loss, a mean over its own records in a step, counts so many times; of one or two records such a mean says
+    little, and can outweigh all others: give a rare task about its share of the records"""
     settings: dict[str, bool | int | float | str] = field(default_factory=dict)
     """what can be set for that kind of task"""
 
