@@ -39,8 +39,9 @@ TEXT = Head("masked", "masked", (), (), ("mask_rate = 0.2", "whole_words = 0.5",
 VECTORS = Head("vectors", "embed", (), (), licence="CC BY, CC BY-SA, Apache-2.0")
 # So that it doesn't forget how to search one text for what another says (`runs/cloze.py`).
 QUESTIONS = Head("questions", "qa", (), (), licence="CC BY-SA")
-# Of such records there are one or two in a step: a mean of so few is so uncertain that, unweighted, its gradient is five
-# times (of masks) and twenty times (of questions) that of all heads together, and the encoder learns little from these.
+# Of such records there are one or two in a step: a mean of so few is so uncertain that, unweighted, its gradient is
+# five times (of masks) and twenty times (of questions) that of all heads together, and the encoder learns little from
+# these.
 WEIGHTS = {TEXT.name: 0.15, QUESTIONS.name: 0.05}
 RAW = {"zh": ("zh/rawtext/wikipedia_zh", 1, 150), "en": ("en/rawtext/wikipedia_2015", 3, 450)}
 """Raw text by language: its folder, characters for each Chinese one, and characters of a record at most."""

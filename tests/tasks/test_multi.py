@@ -138,6 +138,11 @@ def test_a_mixed_batch_gives_each_head_the_loss_of_its_own_records(
     assert list(task.losses(model.network(batch), batch)) == ["mood/label"]
 
 
+def test_a_task_counts_as_often_as_it_has_records_unless_told_otherwise(task: MultiTask) -> None:
+    assert task.weights == {"mood": 0.5, "answer": len(QUESTIONS) / len(TYPES), "kind": 1.0}
+    assert task.weights["answer"] < 1
+
+
 def test_it_is_saved_whole_and_transformers_reads_the_encoder(
     task: MultiTask, make_model: Any, tmp_path: Path, padded: Any, as_records: Any
 ) -> None:

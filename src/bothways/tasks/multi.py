@@ -48,14 +48,14 @@ class Part:
     """its held-out records"""
     columns: dict[str, str] = field(default_factory=dict)
     """columns.text = "NAME": the field that holds the text"""
-    weight: float = 1.0
-    """its loss, a mean over its own records in a step, counts so many times; of one or two records such a mean says
-    little, and can outweigh all others: give a rare task about its share of the records"""
+    weight: float | None = None
+    """its loss, a mean over its own records in a step, counts so many times; none: as often as it has records, beside
+    the task that has most, for the mean of one or two records is so uncertain that it would outweigh all others"""
     settings: dict[str, bool | int | float | str] = field(default_factory=dict)
     """what can be set for that kind of task"""
 
     def __post_init__(self) -> None:
-        if not 0 < self.weight < float("inf"):
+        if self.weight is not None and not 0 < self.weight < float("inf"):
             raise ConfigError(f"weight is {self.weight} for a task of kind {self.task}; it must be above 0")
         self.made_settings()
 
@@ -146,7 +146,10 @@ class MultiTask(Task):
             )
             for name, part in settings.tasks.items()
         }
-        return cls(parts, {name: part.weight for name, part in settings.tasks.items()})
+        most = max(map(len, own.values()))
+        shares = {name: len(numbers) / most for name, numbers in own.items()}
+        weights = {name: part.weight for name, part in settings.tasks.items()}
+        return cls(parts, {name: shares[name] if weight is None else weight for name, weight in weights.items()})
 
     def heads(self, encoder: Encoder) -> dict[str, Head]:
         """Each part's heads under its name."""
