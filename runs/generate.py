@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.finetune import SHARED
 from runs.pages import BY_PEER, page, samples_table
-from runs.results import ResultsPlan, Start, baselines, finetuned, told
+from runs.results import ResultsPlan, Start, baselines, builtin_weights, finetuned, told
 from runs.rows import RESULTS, Row, Rows
 from runs.sets import DataSet
 from runs.tfidf import records as as_records
@@ -97,7 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     def write() -> None:
         learnt = {data.name: plan.learnt(data) for data in (chosen if wanted.quick else sets)}
         target.parent.mkdir(parents=True, exist_ok=True)
-        text = page(rows.all(), learnt, sets=sets, head=HEAD, command=command, titles=TITLES)
+        now = builtin_weights()
+        text = page(rows.all(), learnt, sets=sets, head=HEAD, command=command, titles=TITLES, builtin=now)
         target.write_text(text, encoding="utf-8")
 
     with rows.only_writer():

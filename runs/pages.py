@@ -44,6 +44,7 @@ NAMES = {
     "rougeL": "ROUGE-L", "distinct1": "distinct-1", "distinct2": "distinct-2", "perplexity": "perplexity",
 }  # fmt: skip
 AS_THEY_ARE = {"bleu", "chrf", "perplexity"}  # all others are shares, told in percent
+BUILTIN, EARLIER, UNTRAINED = "builtin", "earlier builtin", "-untrained"  # how names of starts begin and end
 BY_PEER = ", by transformers"  # how the name of a start ends whose training is the peer's
 COMMAND = "make results   (python -m runs.results --shared ../shared/data)"
 
@@ -56,13 +57,16 @@ def page(
     head: str = HEAD,
     command: str = COMMAND,
     titles: Mapping[str, str] = TITLES,
+    builtin: str | None = None,
 ) -> str:
     """The whole page, of the rows that were learnt as `learnt` says of each set now.
 
-    What has no rows yet is left out, and told at the end.
+    What has no rows yet is left out, and told at the end. `builtin` says which weights the built-in model has now: rows
+    of others stay only where it has none, and say so.
     """
     known = SETS if sets is None else sets
     rows = [row for row in rows if row["learnt"] == learnt.get(row["set"])]
+    rows = [dated for data in known for dated in _dated([row for row in rows if row["set"] == data.name], builtin)]
     signatures = "; ".join(dict.fromkeys(one for row in rows for one in row.get("signatures", ())))
     parts = [head.format(command=command, machines=_machines(rows), rates=_rates(rows), signatures=signatures)]
     for group, title in titles.items():
@@ -71,9 +75,22 @@ def page(
             parts += [f"## {title}\n", _table(rows, own), "\n".join(_note(rows, data, learnt) for data in own) + "\n"]
             parts += [samples for data in own if (samples := _samples(rows, data))]
     measured = {row["set"] for row in rows if row["measure"] == "test"}
+    if any(row.get("start", "").startswith(EARLIER) for row in rows):
+        parts.append(f"“{EARLIER}” is the built-in model of an earlier version; its rows wait to be measured anew.\n")
     if missing := [data.name for data in known if data.name in learnt and data.name not in measured]:
         parts.append(f"Not measured from any model yet: {', '.join(missing)}.\n")
     return "\n".join(parts)
+
+
+def _dated(rows: Sequence[Row], builtin: str | None) -> list[Row]:
+    """A set's rows; of the built-in model those of its weights now, else the others under another name."""
+    own = [row for row in rows if row.get("start", "").startswith(BUILTIN)]
+    if builtin is None or any(row["weights"] == builtin for row in own):
+        stale = [
+            row for row in own if builtin is not None and row["weights"] != builtin and UNTRAINED not in row["start"]
+        ]
+        return [row for row in rows if row not in stale]
+    return [row | {"start": EARLIER + row["start"].removeprefix(BUILTIN)} if row in own else row for row in rows]
 
 
 def systems(rows: Sequence[Row], data: DataSet) -> dict[str, list[Row]]:

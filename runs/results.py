@@ -149,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             Rows(RESULTS / f"{name}.jsonl").all() if wanted.rows is None and not wanted.quick else []
             for name in ("heads", "vectors")
         )
-        parts = (page(rows.all(), learnt), heads_section(heads), section(vectors))
+        parts = (page(rows.all(), learnt, builtin=builtin_weights()), heads_section(heads), section(vectors))
         target.write_text("\n".join(filter(None, parts)), encoding="utf-8")
 
     with rows.only_writer():
@@ -184,6 +184,16 @@ def starts(given: Path | None) -> list[Start]:
     except ModelError as error:
         print(f"skipped: every row that starts from the built-in model: {error}", file=sys.stderr)
     return found
+
+
+def builtin_weights() -> str | None:
+    """Which weights the built-in model has, if it is there."""
+    from bothways.errors import ModelError
+
+    try:
+        return starts(Path("builtin"))[0].weights
+    except ModelError:
+        return None
 
 
 def untrained(start: Start, work: Path) -> Start:

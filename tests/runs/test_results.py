@@ -231,3 +231,25 @@ def test_what_is_commonest_is_said_of_all():
 def test_every_file_is_there():
     files = {part.file for data in sets.SETS for part in data.parts().values()}
     assert [file for file in sorted(files) if not (SHARED / f"{file}.jsonl.gz").is_file()] == []
+
+
+def test_rows_of_an_earlier_built_in_model_say_so_until_there_are_others(world: Path):
+    rows, _, _ = run(world, "--sets", "labels", "--untrained", "--rates", "0.01", "--seeds", "1")
+    named = [
+        row | {"start": row["start"].replace("small", "builtin")} if "start" in row else row
+        for row in rows
+        if row["set"] == "labels"
+    ]
+    (now,) = {row["weights"] for row in named if row.get("start") == "builtin"}
+    learnt = {"labels": named[0]["learnt"]}
+
+    def systems(rows: list[dict[str, Any]], builtin: str | None) -> list[str]:
+        page = pages.page(rows, learnt, sets=[LABELS], builtin=builtin)
+        assert ("wait to be measured anew" in page) == ("earlier builtin" in page)
+        return [line.split(" | ")[2] for line in page.splitlines() if "builtin" in line and line.count("|") > 4]
+
+    assert set(systems(named, now)) == {"builtin", "builtin-untrained"}
+    assert set(systems(named, "of today")) == {"earlier builtin", "earlier builtin-untrained"}
+    today = [row | {"weights": "of today"} for row in named if row.get("start") == "builtin"]
+    for order in (named + today, today + named):
+        assert set(systems(order, "of today")) == {"builtin", "builtin-untrained"}
