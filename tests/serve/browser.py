@@ -55,7 +55,11 @@ class Browser:
         """As a keyboard does, over what was there."""
         element = self.find(css)
         self._ask(f"/element/{element}/clear")
-        self._ask(f"/element/{element}/value", text=text)
+        if max(text, default="") <= "\uffff":
+            self._ask(f"/element/{element}/value", text=text)
+        else:  # ChromeDriver has no keys for characters beyond these; an input method has
+            self.click(css)
+            self.devtools("Input.insertText", text=text)
 
     def text(self, css: str) -> str:
         """What is read there."""
