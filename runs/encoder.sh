@@ -70,7 +70,7 @@ if [ -z "${SIZE:-}" ]; then
     ask "$out/again" "$out/fewer" --model "$out/asked" --minutes "${MINUTES_AGAIN:-58}" --batch 48 --seed 1 \
         --optim.lr 7e-4 --optim.decay 0.6
     [ -d "$out/mean" ] || "$python" -m runs.mean "$out/mean" "$out/asked" "$out/again"
-    # The fourth layer cost what the others knew of words: most of the last run is raw text, in larger steps.
+    # The fourth layer cost what the others knew of words: from here on most of a run is raw text, in larger steps.
     questions "$out/fewest" 5000 12000000
     ask "$out/text" "$out/fewest" --model "$out/mean" --minutes "${MINUTES_TEXT:-74}" --batch 96 --seed 2 \
         --optim.lr 4e-4 --optim.decay 0.9

@@ -84,13 +84,15 @@ def page(
 
 def _dated(rows: Sequence[Row], builtin: str | None) -> list[Row]:
     """A set's rows; of the built-in model those of its weights now, else the others under another name."""
-    own = [row for row in rows if row.get("start", "").startswith(BUILTIN)]
-    if builtin is None or any(row["weights"] == builtin for row in own):
-        stale = [
-            row for row in own if builtin is not None and row["weights"] != builtin and UNTRAINED not in row["start"]
-        ]
-        return [row for row in rows if row not in stale]
-    return [row | {"start": EARLIER + row["start"].removeprefix(BUILTIN)} if row in own else row for row in rows]
+
+    def built_in(row: Row) -> bool:
+        return row.get("start", "").startswith(BUILTIN)
+
+    if builtin is None:
+        return list(rows)
+    if any(built_in(row) and row["weights"] == builtin for row in rows):
+        return [row for row in rows if not built_in(row) or row["weights"] == builtin or UNTRAINED in row["start"]]
+    return [row | {"start": EARLIER + row["start"].removeprefix(BUILTIN)} if built_in(row) else row for row in rows]
 
 
 def systems(rows: Sequence[Row], data: DataSet) -> dict[str, list[Row]]:
