@@ -2,10 +2,11 @@
 
     python -m runs.heads --start builtin [--minutes 15] [--research] [--shared ../shared/data]
 
-First the encoder learns silver labels, what jieba's dictionary says of Chinese Wikipedia (`--silver`, in characters).
-All the while it goes on guessing masked words of raw text (`--text`), answers questions made from it (`--questions`),
-and learns the vectors that all-MiniLM-L6-v2 has for English sentences, for these and their Chinese translations
-(`--vectors`), so that one folder fills masks, analyses, gives vectors and is a start for fine-tuning. Open data alone
+Beside them, in the same steps, the encoder learns silver labels, what jieba's dictionary says of Chinese Wikipedia
+(`--silver`, in characters), goes on guessing masked words of raw text (`--text`), answers questions made from it
+(`--questions`), and learns the vectors that all-MiniLM-L6-v2 has for English sentences, for these and their Chinese
+translations (`--vectors`), so that one folder fills masks, analyses, gives vectors and is a start for fine-tuning. All
+in one run, for warming up a second time undoes what the first decay had won (LOG.md). Open data alone
 (their licences let a derived model be given away) makes the model that ships, in `--work`/builtin; `--research` trains
 another one on sets that are for research only, to measure and for one's own use. Each measurement is a row of JSON in
 `--rows`; one that is there is not made again, and a run that was stopped goes on where it stood.
@@ -31,6 +32,7 @@ from runs.heads_data import (
     QUESTIONS,
     RAW,
     RESEARCH,
+    SILVER,
     TEXT,
     VECTORS,
     WEIGHTS,
@@ -52,8 +54,7 @@ from runs.silver import write_silver
 
 from bothways.data.records import read_records as table_records
 
-SILVER_SHARE = 1 / 3  # of the minutes
-LATER = 3  # every third sentence of the teacher is heard again while the heads are learnt
+LESSONS = {SILVER.name, VECTORS.name, QUESTIONS.name}  # what the encoder alone is taught by
 HELDOUT_TOKENS = 100_000  # of raw text in each language
 
 
@@ -82,9 +83,15 @@ class HeadsPlan(Plan):
         return RESEARCH if self.research else OPEN
 
     @property
-    def beside(self) -> str:
-        """What is learnt beside the heads, in the names of files."""
-        return f"{self.text}-{self.vectors}-{self.questions}"
+    def beside(self) -> list[tuple[Head, int]]:
+        """What is learnt beside the heads, and how much of it there is."""
+        every = ((SILVER, self.silver), (TEXT, self.text), (VECTORS, self.vectors), (QUESTIONS, self.questions))
+        return [(head, amount) for head, amount in every if amount]
+
+    @property
+    def shares(self) -> str:
+        """The weights of what is learnt beside the heads, whose own are 1."""
+        return ", ".join(f"{head.name} {WEIGHTS.get(head.name, 1.0):g}" for head, _ in self.beside)
 
     @property
     def base(self) -> Path:
@@ -104,6 +111,7 @@ class HeadsPlan(Plan):
             "text": self.text,
             "vectors": self.vectors,
             "questions": self.questions,
+            "shares": self.shares,
             "more": " ".join(self.more),
             "seed": seed,
             "quick": self.quick,
@@ -176,18 +184,31 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def trained(plan: HeadsPlan, seed: int) -> Path:
-    """The run of that seed, trained where it is not there yet."""
+    """The run of that seed, trained where it is not there yet: the heads and what is learnt beside them together."""
     base = plan.base / plan.kind
     out, dev = base / f"seed-{seed}", base / "dev.jsonl"
-    train = base / f"train-{plan.beside}.jsonl"
+    train = base / f"train-{'-'.join(str(amount) for _, amount in plan.beside)}.jsonl"
     for split, path in (("train", train), ("dev", dev)):
         if not path.is_file():
-            more = raw_text(plan) + taught(plan)[::LATER] + questioned(plan) if split == "train" else []
+            more = silver(plan) + raw_text(plan) + taught(plan) + questioned(plan) if split == "train" else []
             write_records(path, records(plan.heads, plan.read, split, research=plan.research) + more)
+    config = out.with_suffix(".toml")
+    every = (*plan.heads, *(head for head, _ in plan.beside))
+    config.write_text("\n".join(section(head, WEIGHTS.get(head.name, 1.0)) for head in every), encoding="utf-8")
 
     def learn() -> Row:
-        begin, share = (with_silver(plan), 1 - SILVER_SHARE) if plan.silver else (plan.start.folder, 1.0)
-        return several(plan, plan.heads, begin, out, train, dev, seed=seed, epochs=plan.epochs, share=share)
+        return finetune(
+            "multi",
+            model=plan.start.folder,
+            train=train,
+            dev=dev,
+            out=out,
+            rate=plan.rate,
+            epochs=plan.epochs,
+            seed=seed,
+            minutes=plan.minutes,
+            more=("--config", str(config), "--batch", str(plan.batch), *plan.more),
+        )
 
     plan.rows.measured({"measure": "dev"} | plan.key(seed), learn)
     if not (out / "model" / "config.json").is_file():
@@ -195,52 +216,15 @@ def trained(plan: HeadsPlan, seed: int) -> Path:
     return out
 
 
-def with_silver(plan: HeadsPlan) -> Path:
-    """The run in which the encoder learns silver labels; all heads and seeds go on from it."""
-    out = plan.base / f"silver-{plan.silver}-{plan.beside}"
-    file, train = plan.base / f"silver-{plan.silver}.jsonl", out.with_suffix(".jsonl")
-    if not file.is_file():
+def silver(plan: HeadsPlan) -> list[Row]:
+    """What jieba's dictionary says of raw Chinese text; none of it has a sentence of the Chinese tests or their dev."""
+    if not plan.silver:
+        return []
+    path = plan.base / f"silver-{plan.silver}.jsonl"
+    if not path.is_file():
         text = plan.shared / RAW["zh"][0]
-        write_silver(text, file, characters=plan.silver, without=held_out(plan.read))
-    if not train.is_file():
-        silver = [{"task": "silver"} | row for row in read_records(file)]
-        write_records(train, silver + raw_text(plan) + taught(plan) + questioned(plan))
-    if not (out / "model" / "config.json").is_file():
-        several(
-            plan, (Head("silver", "tag", (), ()),), plan.start.folder, out, train, seed=0, epochs=1, share=SILVER_SHARE
-        )
-    return out
-
-
-def several(
-    plan: HeadsPlan,
-    heads: Sequence[Head],
-    begin: Path,
-    out: Path,
-    train: Path,
-    dev: Path | None = None,
-    *,
-    seed: int,
-    epochs: int,
-    share: float,
-) -> Row:
-    """These heads and what is learnt beside them, together for their share of the minutes, or for so many epochs."""
-    config = out.with_suffix(".toml")
-    beside = ((TEXT, plan.text), (VECTORS, plan.vectors), (QUESTIONS, plan.questions))
-    every = (*heads, *(head for head, amount in beside if amount))
-    config.write_text("\n".join(section(head, WEIGHTS.get(head.name, 1.0)) for head in every), encoding="utf-8")
-    return finetune(
-        "multi",
-        model=begin,
-        train=train,
-        dev=dev,
-        out=out,
-        rate=plan.rate,
-        epochs=epochs,
-        seed=seed,
-        minutes=None if plan.minutes is None else share * plan.minutes,
-        more=("--config", str(config), "--batch", str(plan.batch), *plan.more),
-    )
+        write_silver(text, path, characters=plan.silver, without=held_out(plan.read))
+    return [{"task": SILVER.name} | row for row in read_records(path)]
 
 
 def raw_text(plan: HeadsPlan) -> list[Row]:
@@ -291,8 +275,8 @@ def questioned(plan: HeadsPlan) -> list[Row]:
 def compacted(run: Path) -> Path:
     """The run's model as it ships, in 8 bits a weight: what is scored and timed.
 
-    Without the part that learnt vectors, which has no weights, for any model gives them; and without questions, which
-    taught the encoder to search.
+    Without what taught the encoder alone: silver labels, questions, and vectors, whose part has no weights, for any
+    model gives them.
     """
     from bothways.models.model import load, save
     from bothways.nn.network import Network
@@ -303,7 +287,7 @@ def compacted(run: Path) -> Path:
     if not (folder / "config.json").is_file():
         model = load(run)
         assert isinstance(model.task, MultiTask)
-        parts = {name: part for name, part in model.task.parts.items() if name not in (VECTORS.name, QUESTIONS.name)}
+        parts = {name: part for name, part in model.task.parts.items() if name not in LESSONS}
         heads = {name: model.network.head(name) for name in model.network.heads if parted(name)[0] in parts}
         task = MultiTask(parts, {name: model.task.weights[name] for name in parts})
         save(replace(model, task=task, network=Network(model.network.encoder, heads)), folder, compact=True)

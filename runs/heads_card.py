@@ -28,17 +28,16 @@ Masked words of held-out Wikipedia (whole words, 15 %), before it had heads and 
 HOW = """
 ## How
 
-`runs/heads.sh` is the whole recipe: {silver}the heads,
-all in each step{text}{questions}{vectors}."""
-SILVER = """first what jieba's dictionary (MIT) says of {:,} characters of
-Chinese Wikipedia (CC BY-SA), then """
-TEXT = """; all the while masked words
-of raw Wikipedia (CC BY-SA), {:,} Chinese characters and thrice as many English ones, masked anew in each epoch"""
+`runs/heads.sh` is the whole recipe: the heads, all in each step{silver}{text}{questions}{vectors}."""
+SILVER = """; beside them what jieba's
+dictionary (MIT) says of {:,} characters of Chinese Wikipedia (CC BY-SA)"""
+TEXT = """; masked words of raw Wikipedia
+(CC BY-SA), {:,} Chinese characters and thrice as many English ones, masked anew in each epoch"""
 QUESTIONS = """; questions made from raw
 Wikipedia (`runs/cloze.py`), {:,} of each language, so that it doesn't forget how to search a text"""
-VECTORS = """; and all the while, from all-MiniLM-L6-v2
+VECTORS = """; and, from all-MiniLM-L6-v2
 (Apache-2.0), its vectors of Tatoeba's English sentences for these and their Chinese translations (CC BY 2.0 FR), and of
-{:,} sentences of English Wikipedia (CC BY-SA), of all of which every third is heard again in the second part"""
+{:,} sentences of English Wikipedia (CC BY-SA)"""
 LIMITS = """
 The tags of Chinese words were made on traditional characters; they are taken for the simplified words of the same
 sentences where all words of a sentence have the same lengths.

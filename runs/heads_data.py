@@ -35,14 +35,15 @@ SPANS, PLAIN = ("f1", "precision", "recall"), ("token_accuracy",)
 CC = "CC BY-SA 4.0"
 # So that the encoder forgets neither how to fill masks nor what to gather in [CLS].
 TEXT = Head("masked", "masked", (), (), ("mask_rate = 0.2", "whole_words = 0.5", "cls_words = 6"), licence="CC BY-SA")
+# So that it knows more Chinese words than a treebank has.
+SILVER = Head("silver", "tag", (), ())
 # So that a text's vector, the mean of its rows, says what the text means; a teacher says what that is.
 VECTORS = Head("vectors", "embed", (), (), licence="CC BY, CC BY-SA, Apache-2.0")
 # So that it doesn't forget how to search one text for what another says (`runs/cloze.py`).
 QUESTIONS = Head("questions", "qa", (), (), licence="CC BY-SA")
-# Of such records there are one or two in a step: a mean of so few is so uncertain that, unweighted, its gradient is
-# five times (of masks) and twenty times (of questions) that of all heads together, and the encoder learns little from
-# these.
-WEIGHTS = {TEXT.name: 0.15, QUESTIONS.name: 0.05}
+# A mean of few records is so uncertain that, unweighted, its gradient is several times that of all heads together (of
+# three masked texts five times, of one question twenty times), and the encoder learns little from these.
+WEIGHTS = {TEXT.name: 0.5, QUESTIONS.name: 0.05}
 RAW = {"zh": ("zh/rawtext/wikipedia_zh", 1, 150), "en": ("en/rawtext/wikipedia_2015", 3, 450)}
 """Raw text by language: its folder, characters for each Chinese one, and characters of a record at most."""
 GSD_SOURCE, EWT = "UniversalNER/UNER_Chinese-GSDSIMP", "UniversalDependencies/UD_English-EWT"

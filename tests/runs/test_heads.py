@@ -135,7 +135,7 @@ def test_the_card_says_what_was_measured_and_keeps_the_encoders_own(tmp_path: Pa
     assert all(
         name in " ".join(told.split()) for name in ("PKU's words", "MSRA's", "CoNLL-2003's", "traditional characters")
     )
-    assert "2,000 characters of\nChinese Wikipedia" in told
+    assert "2,000 characters of Chinese Wikipedia" in " ".join(told.split())
     assert "8,000 sentences of English Wikipedia (CC BY-SA)" in told
     assert told.endswith("\n## The encoder that it began from\n\nIt is small.\n\n### Data\n\nmuch\n")
     (start / "README.md").write_text(told, encoding="utf-8")

@@ -23,6 +23,14 @@ FLAGS = [
 ]  # fmt: skip
 
 
+class BrowserError(AssertionError):
+    """What the driver could not do, and of which kind, as WebDriver names it."""
+
+    def __init__(self, value: dict[str, str]) -> None:
+        super().__init__(f"{value['error']}: {value['message']}")
+        self.kind = value["error"]
+
+
 class Browser:
     """One window."""
 
@@ -32,7 +40,8 @@ class Browser:
     def _ask(self, path: str, **body: Any) -> Any:
         response = self._http.post(self._at + path, json=body)
         value = response.json()["value"]
-        assert response.status_code == 200, value
+        if response.status_code != 200:
+            raise BrowserError(value)
         return value
 
     def open(self, url: str) -> None:
@@ -89,12 +98,19 @@ class Browser:
         return [one["message"] for one in self._ask("/se/log", type="browser") if one["level"] in ("SEVERE", "WARNING")]
 
     def until(self, script: str, *arguments: Any, seconds: float = 30.0) -> Any:
-        """Wait until JavaScript returns something true."""
+        """Wait until JavaScript returns something true; what raises is not true yet, for a page may be half there."""
         end = time.monotonic() + seconds
-        while not (value := self.run(script, *arguments)):
-            assert time.monotonic() < end, f"never true: {script} {arguments}"
+        while True:
+            try:
+                if value := self.run(script, *arguments):
+                    return value
+                last = "it is false"
+            except BrowserError as error:
+                if error.kind != "javascript error":
+                    raise
+                last = str(error)
+            assert time.monotonic() < end, f"never true: {script} {arguments}: {last}"
             time.sleep(0.02)
-        return value
 
 
 @contextmanager
