@@ -42,8 +42,8 @@ VECTORS = Head("vectors", "embed", (), (), licence="CC BY, CC BY-SA, Apache-2.0"
 # So that it doesn't forget how to search one text for what another says (`runs/cloze.py`).
 QUESTIONS = Head("questions", "qa", (), (), licence="CC BY-SA")
 # A mean of few records is so uncertain that, unweighted, its gradient is several times that of all heads together (of
-# three masked texts five times, of one question twenty times), and the encoder learns little from these.
-WEIGHTS = {TEXT.name: 0.5, QUESTIONS.name: 0.05}
+# one question twenty times), and the encoder learns little from these.
+WEIGHTS = {QUESTIONS.name: 0.05}
 RAW = {"zh": ("zh/rawtext/wikipedia_zh", 1, 150), "en": ("en/rawtext/wikipedia_2015", 3, 450)}
 """Raw text by language: its folder, characters for each Chinese one, and characters of a record at most."""
 GSD_SOURCE, EWT = "UniversalNER/UNER_Chinese-GSDSIMP", "UniversalDependencies/UD_English-EWT"
