@@ -6,10 +6,11 @@ Beside them, in the same steps, the encoder learns silver labels, what jieba's d
 (`--silver`, in characters), goes on guessing masked words of raw text (`--text`), answers questions made from it
 (`--questions`), and learns the vectors that all-MiniLM-L6-v2 has for English sentences, for these and their Chinese
 translations (`--vectors`), so that one folder fills masks, analyses, gives vectors and is a start for fine-tuning. All
-in one run, for warming up a second time undoes what the first decay had won (LOG.md). Open data alone
-(their licences let a derived model be given away) makes the model that ships, in `--work`/builtin; `--research` trains
-another one on sets that are for research only, to measure and for one's own use. Each measurement is a row of JSON in
-`--rows`; one that is there is not made again, and a run that was stopped goes on where it stood.
+in one run, for warming up a second time undoes what the first decay had won (LOG.md). Open data alone (their licences
+let a derived model be given away) makes the model that ships, in `--work`/builtin; `--research` trains another one on
+sets that are for research only, to measure and for one's own use. Other flags go to `bothways finetune`, instead of
+Muon and a rate that falls late. Each measurement is a row of JSON in `--rows`; one that is there is not made again,
+and a run that was stopped goes on where it stood.
 """
 
 from __future__ import annotations
@@ -54,6 +55,15 @@ from runs.silver import write_silver
 
 from bothways.data.records import read_records as table_records
 
+# What is learnt beside open heads: a name, how much, and what.
+BESIDE = (
+    ("silver", 1_200_000, "characters of silver text"),
+    ("text", 4_000_000, "Chinese characters of raw text, and thrice as many English"),
+    ("vectors", 8000, "sentences of English Wikipedia beside the translated ones"),
+    ("questions", 2000, "made from raw text, of each language"),
+)
+QUICK = {"silver": 5000, "text": 2000, "vectors": 100, "questions": 50}
+OPTIM = "--optim.method muon --optim.schedule stable --optim.decay 0.7 --optim.warmup 0.02 --optim.dropout 0.05"
 LESSONS = {SILVER.name, VECTORS.name, QUESTIONS.name}  # what the encoder alone is taught by
 HELDOUT_TOKENS = 100_000  # of raw text in each language
 
@@ -132,16 +142,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--minutes", type=float, default=None, help="of training in all instead, silver labels included"
     )
-    parser.add_argument("--lr", type=float, default=1e-3, help="learning rate")
-    parser.add_argument("--batch", type=int, default=32, help="records a step")
-    parser.add_argument("--silver", type=int, default=2_000_000, help="characters of silver text; 0: none")
-    parser.add_argument(
-        "--text", type=int, default=200_000, help="Chinese characters of raw text, and thrice as many English"
-    )
-    parser.add_argument(
-        "--vectors", type=int, default=8000, help="sentences of English Wikipedia beside the translated ones; 0: none"
-    )
-    parser.add_argument("--questions", type=int, default=6000, help="made from raw text, of each language; 0: none")
+    parser.add_argument("--lr", type=float, default=6e-4, help="learning rate")
+    parser.add_argument("--batch", type=int, default=128, help="records a step")
+    for name, amount, what in BESIDE:
+        parser.add_argument(f"--{name}", type=int, default=None, help=f"{what}; default: {amount:,}, of --research 0")
     parser.add_argument("--jieba", default=sys.executable, help="a Python that has jieba, to measure beside it")
     wanted, more = parser.parse_known_args(argv)
     from bothways.models.hub import locate
@@ -152,6 +156,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if wanted.start != "builtin" and not any((folder / at / "config.json").is_file() for at in (".", "model")):
         sys.exit(f"--start {wanted.start} is no model's folder")
     common = planned(wanted, "heads")
+    beside = {}
+    for name, amount, _ in BESIDE:
+        asked_for = getattr(wanted, name)
+        beside[name] = (0 if wanted.research else amount) if asked_for is None else asked_for
+        beside[name] = min(beside[name], QUICK[name]) if wanted.quick else beside[name]
     plan = HeadsPlan(
         **{name: getattr(common, name) for name in common.__dataclass_fields__},
         start=Start(folder.resolve().name, locate(wanted.start), ("en", "zh"), ()),
@@ -160,11 +169,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         minutes=wanted.minutes,
         rate=wanted.lr,
         batch=wanted.batch,
-        silver=min(wanted.silver, 5000) if wanted.quick else wanted.silver,
-        text=min(wanted.text, 2000) if wanted.quick else wanted.text,
-        vectors=min(wanted.vectors, 100) if wanted.quick else wanted.vectors,
-        questions=min(wanted.questions, 50) if wanted.quick else wanted.questions,
-        more=tuple(more),
+        **beside,
+        more=tuple(more) or tuple(OPTIM.split()),
     )
     with plan.rows.only_writer():
         jieba(plan, wanted.jieba)
