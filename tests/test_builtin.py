@@ -27,7 +27,7 @@ def test_it_is_small(model: Predictor) -> None:
     sizes = {path.name: path.stat().st_size for path in FOLDER.iterdir()}
     assert sum(sizes.values()) <= 20e6
     assert sizes["model.compact.safetensors"] <= 15e6
-    assert 8e6 <= sum(one.numel() for one in model.model.network.encoder.parameters()) <= 14e6  # the encoder, embeddings included
+    assert 8e6 <= sum(one.numel() for one in model.model.network.encoder.parameters()) <= 14e6
 
 
 def test_its_card_names_what_its_heads_were_made_from() -> None:
