@@ -90,9 +90,20 @@ def _dated(rows: Sequence[Row], builtin: str | None) -> list[Row]:
 
     if builtin is None:
         return list(rows)
-    if any(built_in(row) and row["weights"] == builtin for row in rows):
-        return [row for row in rows if not built_in(row) or row["weights"] == builtin or UNTRAINED in row["start"]]
-    return [row | {"start": EARLIER + row["start"].removeprefix(BUILTIN)} if built_in(row) else row for row in rows]
+    now = next((at for at, row in enumerate(rows) if built_in(row) and row["weights"] == builtin), len(rows))
+
+    def dated(at: int, row: Row) -> Row | None:
+        if not built_in(row) or row["weights"] == builtin:
+            return row
+        if UNTRAINED in row["start"]:  # of the shape that was the built-in model's at that time
+            earlier = at < now
+        elif now < len(rows):
+            return None
+        else:
+            earlier = True
+        return row | {"start": EARLIER + row["start"].removeprefix(BUILTIN)} if earlier else row
+
+    return [row for at, one in enumerate(rows) if (row := dated(at, one)) is not None]
 
 
 def systems(rows: Sequence[Row], data: DataSet) -> dict[str, list[Row]]:

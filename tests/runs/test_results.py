@@ -251,5 +251,6 @@ def test_rows_of_an_earlier_built_in_model_say_so_until_there_are_others(world: 
     assert set(systems(named, now)) == {"builtin", "builtin-untrained"}
     assert set(systems(named, "of today")) == {"earlier builtin", "earlier builtin-untrained"}
     today = [row | {"weights": "of today"} for row in named if row.get("start") == "builtin"]
-    for order in (named + today, today + named):
-        assert set(systems(order, "of today")) == {"builtin", "builtin-untrained"}
+    # An untrained shape is the one that was built in when it was measured.
+    assert set(systems(named + today, "of today")) == {"builtin", "earlier builtin-untrained"}
+    assert set(systems(today + named, "of today")) == {"builtin", "builtin-untrained"}
