@@ -83,7 +83,10 @@ def page(
 
 
 def _dated(rows: Sequence[Row], builtin: str | None) -> list[Row]:
-    """A set's rows; of the built-in model those of its weights now, else the others under another name."""
+    """A set's rows; of the built-in model those of its weights now, else the others under another name.
+
+    Of its untrained shape, which has other weights, those from before today's first row have the other name too.
+    """
 
     def built_in(row: Row) -> bool:
         return row.get("start", "").startswith(BUILTIN)
