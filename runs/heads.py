@@ -138,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = flags(__doc__, "heads", shared="en/ and zh/", seeds=1)
     parser.add_argument("--start", required=True, help="the encoder to start from: a folder, a run, or builtin")
     parser.add_argument("--research", action="store_true", help="train on the sets that are for research only")
-    parser.add_argument("--epochs", type=int, default=None, help="default: 8, of --research 3")
+    parser.add_argument("--epochs", type=int, default=None, help="default: 3")
     parser.add_argument(
         "--minutes", type=float, default=None, help="of training in all instead, silver labels included"
     )
@@ -165,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         **{name: getattr(common, name) for name in common.__dataclass_fields__},
         start=Start(folder.resolve().name, locate(wanted.start), ("en", "zh"), ()),
         research=wanted.research,
-        epochs=wanted.epochs or (1 if wanted.quick else 3 if wanted.research else 8),
+        epochs=wanted.epochs or (1 if wanted.quick else 3),
         minutes=wanted.minutes,
         rate=wanted.lr,
         batch=wanted.batch,
@@ -193,7 +193,7 @@ def trained(plan: HeadsPlan, seed: int) -> Path:
     """The run of that seed, trained where it is not there yet: the heads and what is learnt beside them together."""
     base = plan.base / plan.kind
     out, dev = base / f"seed-{seed}", base / "dev.jsonl"
-    train = base / f"train-{'-'.join(str(amount) for _, amount in plan.beside)}.jsonl"
+    train = base / f"train-{plan.silver}-{plan.text}-{plan.vectors}-{plan.questions}.jsonl"
     for split, path in (("train", train), ("dev", dev)):
         if not path.is_file():
             more = silver(plan) + raw_text(plan) + taught(plan) + questioned(plan) if split == "train" else []

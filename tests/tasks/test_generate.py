@@ -290,9 +290,8 @@ def test_the_criterion_chooses_the_epoch_and_when_to_stop(
         return {"bleu": 1.0, "chrf": -float(len(seen)), "rougeL": float(len(seen))}
 
     monkeypatch.setattr(GenerateTask, "metrics", metrics)
-    monkeypatch.setattr(
-        finetuning, "pick_answer_precision", lambda *_: "float32"
-    )  # else dev is written once more in it
+    # Where auto answers in bfloat16, dev is written once more in it.
+    monkeypatch.setattr(finetuning, "pick_answer_precision", lambda *_: "float32")
     start = save(make_model(PretrainTask("next")), tmp_path / "bert")
     task = {"criterion": criterion, "decoding": {"max_length": 4}}
     more: dict[str, Any] = {"epochs": 4, "patience": 1, "generate": task, "optim": {"lr": 1e-2}}
