@@ -6,6 +6,7 @@ import random
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,11 +99,17 @@ def by_model(exam: Exam, room: Room, model: Predictor, seed: int) -> Row:
             return _retrieval(exam, room, model)
 
         def embed(texts: Sequence[str]) -> np.ndarray:
-            return unit(np.asarray(model.embed(list(texts))))
+            return _vectors(model, tuple(texts))
 
         if exam.kind == "clusters":
             return _clusters(exam, room, embed, seed)
         return (_similarity if exam.kind == "similarity" else _translation)(exam, room, embed)
+
+
+@lru_cache(maxsize=1)
+def _vectors(model: Predictor, texts: tuple[str, ...]) -> np.ndarray:
+    """Of length 1, (texts, width); kept for the next, for KMeans begins at several seeds on the same."""
+    return unit(np.asarray(model.embed(list(texts))))
 
 
 def by_words(exam: Exam, room: Room, seed: int) -> dict[str, Row]:
