@@ -247,7 +247,7 @@ def test_bad_held_out_text_leaves_no_run(made, refused, tmp_path: Path):
 def test_a_vocabulary_too_small_for_its_letters(made, refused, tmp_path: Path):
     line = refused("vocab", "--text", made.text, "--size", 20, "--out", tmp_path / "out")
     assert "a vocabulary of 20 is too small" in line
-    assert "give --size " in line
+    assert line.endswith("or more (--size; pretrain: --vocab-size), or a lower alphabet limit")
 
 
 # ------------------------------------------------------------------------------------------------- models
@@ -322,16 +322,23 @@ def test_no_model(made, refused, tmp_path: Path):
         (["finetune", "classify", "--train", "t", "--out", "o", "--epochs", "0"], "epochs is 0; it must be at least 1"),
         (["finetune", "classify", "--train", "t", "--out", "o", "--epochs", "x"], "--epochs is 'x'; wanted a whole"),
         (["finetune", "classify", "--train", "t", "--out", "o", "--optim.lr", "-1"], "optim.lr is -1"),
+        (["finetune", "classify", "--train", "t", "--out", "o", "--optim.eps", "-1"], "optim.eps is -1.0; it must be"),
+        (["finetune", "classify", "--train", "t", "--out", "o", "--optim.weight-decay", "-1"], "optim.weight_decay is"),
         (["finetune", "classify", "--train", "t"], "missing: --out"),
         (["finetune", "--config", "none.toml"], "none.toml: No such file or directory; wanted a TOML file of settings"),
         (["pretrain", "--text", "t", "--out", "o", "--steps", "3", "--epochs", "1"], "found --steps and --epochs"),
         (["pretrain", "--text", "t", "--out", "o", "--steps", "0"], "steps is 0; it must be above 0"),
         (["pretrain", "--text", "t", "--out", "o", "--checkpoint-minutes", "-1"], "checkpoint_minutes is -1.0"),
+        (["pretrain", "--text", "t", "--out", "o", "--batching.max-length", "9"], "did you mean --corpus.max-length?"),
         (["predict", "m"], "give texts, or a file by --data F"),
         (["predict", "m", "a text", "--data", "f"], "give texts, or a file by --data F"),
         (["evaluate", "m"], "missing: --data"),
         (["evaluate", "m", "--data", "d", "--precision", "float23"], "did you mean float32?"),
         (["predict", "m", "a text", "--seed", "-1"], "seed is -1"),
+        (
+            ["predict", "m", "a text", "--url", "http://h", "--alignment", "a.html"],
+            "is drawn here, by the model itself",
+        ),
         (["predict", "m", "a text", "--devise", "cpu"], "did you mean --device?"),
     ],
 )
@@ -357,6 +364,26 @@ def test_settings_of_decoding_that_can_not_be(
     words = ["--data", data, f"--generate.{flag}", value]
     words += ["--out", tmp_path / "out.jsonl"] if verb == "predict" else []
     assert refused(verb, writer, *words).startswith(told)
+
+
+def test_patience_needs_dev_records(finetune):
+    line = finetune(ROW + OTHER, "--patience", 1)
+    assert line.startswith("--patience waits for a better dev score, and there are no dev records; give --dev")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--columns.text", "body"], "--columns renames fields of records"),
+        (["--against", "builtin"], "--against compares on records"),
+        (["--precision", "all"], "--precision all times answers to records"),
+    ],
+)
+def test_what_is_for_records_is_refused_for_a_folder_to_rank(words: list[str], told: str, refused, tmp_path: Path):
+    (tmp_path / "corpus").mkdir()
+    line = refused("evaluate", "no model", "--data", tmp_path / "corpus", *words)  # told before a model is looked for
+    assert line.startswith(told)
+    assert f"{tmp_path / 'corpus'} is a folder" in line
 
 
 def test_an_unknown_size_names_the_nearest(made, refused, tmp_path: Path):

@@ -132,6 +132,7 @@ def _raise(error: BaseException) -> Callable[[list[str]], int]:
         (OSError(errno.ENOSPC, "No space left on device"), 2, "No space left on device; free some space"),
         (PermissionError(errno.EACCES, "Permission denied", "/x y"), 2, "'/x y': Permission denied; choose"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "a"), 2, "'a': No such file or directory"),
+        (FileExistsError(errno.EEXIST, "File exists", "a.txt"), 2, "'a.txt': File exists; choose another path"),
         (ModuleNotFoundError(name="usearch.x"), 2, "info needs usearch; try: pip install 'bothways[vectors]'"),
     ],
 )

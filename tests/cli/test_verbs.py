@@ -124,11 +124,15 @@ def test_a_pretrained_model_fills_masks(made, command):
     assert all(len(mask["fillings"]) == 5 for mask in masks)
 
 
-def test_of_several_heads_the_one_for_masks_answers_where_all_texts_have_one(command):
-    (masked,) = map(json.loads, command("predict", "builtin", "北京是中国的首[MASK]。").out.splitlines())
+def test_of_several_heads_the_one_for_masks_answers_each_text_that_has_one(command, tmp_path: Path):
+    texts = ["北京是中国的首[MASK]。", "今天下雨。"]
+    (tmp_path / "texts.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
+    told = [command("predict", "builtin", *words).out for words in (texts, ["--data", tmp_path / "texts.txt"])]
+    masked, other = map(json.loads, told[0].splitlines())
     assert masked.keys() == {"masks", "tokens"}
-    both = command("predict", "builtin", "北京是中国的首[MASK]。", "今天下雨。").out.splitlines()
-    assert all({"words", "en_pos"} <= json.loads(line).keys() for line in both)
+    assert {"words", "en_pos"} <= other.keys()
+    assert told[1] == told[0].replace("<records>", str(tmp_path / "texts.txt"))  # where a text stands
+    assert command("predict", "builtin", texts[0]).out == told[0].splitlines(keepends=True)[0]
 
 
 def test_a_text_without_a_mask_is_told_where_it_stands(made, command, tmp_path: Path):

@@ -326,7 +326,7 @@ def test_reads_no_further_ahead_than_two_batches_a_worker(tokenizer: Tokenizer) 
 def test_a_dead_worker_is_told(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     results = tokenise_all(iter([[["a"]]]), tokenizer, chinese_words=True, workers=2)
-    with pytest.raises(DataError, match=r"a tokenising process died \(exit code .*Try --workers 1"):
+    with pytest.raises(DataError, match=r"a tokenising process died \(exit code .*\? Try --corpus\.workers 1$"):
         next(results)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +242,18 @@ def test_batches_side_by_side_are_in_order() -> None:
     assert [answer.example for answer in answers] == given
     for answer, example in zip(answers[::20], given[::20], strict=True):
         np.testing.assert_allclose(answer.scores["tag"], engine.run([example])[0].scores["tag"], atol=1e-4)
+
+
+def test_few_workers_are_of_the_threads_that_there_are() -> None:
+    threads, before = torch.get_num_threads(), threading.active_count()
+    torch.set_num_threads(4)
+    try:
+        engine = Engine(network(), device=torch.device("cpu"))
+        for count in range(8, 20):  # worth 2 to 4 workers
+            engine.answers(examples((64,) * count))
+        assert threading.active_count() <= before + 4
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_workers_get_as_much() -> None:

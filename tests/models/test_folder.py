@@ -27,6 +27,7 @@ from bothways.models.model import Model, count_parameters, fresh, load, save, st
 from bothways.models.sizes import SIZES, sized
 from bothways.nn.decoding_settings import Decoding
 from bothways.tasks.classify import ClassifySettings, ClassifyTask
+from bothways.tasks.embed import EmbedSettings, EmbedTask
 from bothways.tasks.generate import GenerateSettings, GenerateTask
 from bothways.tasks.multi import MultiTask
 from bothways.tasks.pretraining import PretrainTask
@@ -111,6 +112,36 @@ def test_parameters_of_a_class_that_can_only_be_started_from(folder: Path, refus
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     refused(folder, "BertForNextSentencePrediction")
     assert count_parameters(folder) == fresh(CONFIG, Tokenizer.from_vocab(VOCABULARY), None).parameters
+
+
+def test_half_of_a_surrogate_pair_comes_back(tmp_path: Path) -> None:
+    labels = ["bad\ud83d", "\udcffgood \\ud83d"]
+    task = MultiTask({"mood": ClassifyTask(ClassifySettings(), "one", labels)}, {"mood": 1.0})
+    for number, one in enumerate((task, task.parts["mood"])):
+        model = fresh(CONFIG, Tokenizer.from_vocab(VOCABULARY), one)
+        folder = save(model, tmp_path / str(number), card="# Of \ud83d\n")
+        again = load(folder).task
+        assert again is not None
+        assert again.to_dict() == one.to_dict()
+    assert json.loads((folder / "config.json").read_text(encoding="utf-8"))["id2label"] == {
+        "0": labels[0],
+        "1": labels[1],
+    }
+
+
+@pytest.mark.parametrize(
+    ("task", "length"),
+    [
+        (None, 16),
+        (PretrainTask("next"), 16),
+        (EmbedTask(EmbedSettings(max_length=8)), 8),
+        (EmbedTask(EmbedSettings()), 16),
+    ],
+)
+def test_the_tokenizer_tells_how_long_a_text_is_read(task: Any, length: int, tmp_path: Path) -> None:
+    folder = save(fresh(CONFIG, Tokenizer.from_vocab(VOCABULARY), task), tmp_path / "model")
+    told = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert told["model_max_length"] == length
 
 
 def test_without_a_pooler(tmp_path: Path) -> None:

@@ -93,6 +93,19 @@ def test_a_saved_model_is_theirs_too(tmp_path, pooling, normalize):
     )
 
 
+def test_their_usual_prompt_is_ours(tmp_path):
+    folder = save(make(EmbedSettings()).model, tmp_path / "model")
+    path = folder / "config_sentence_transformers.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"default_prompt_name": "query"}))
+    (folder / "bothways.json").unlink()  # as if it had come from them
+    ours = bothways.load(folder, device="cpu")
+    wanted = theirs(folder).encode(["a fox"])
+    np.testing.assert_allclose(ours.embed(["a fox"]), wanted, atol=1e-5)
+    again = save(ours.model, tmp_path / "again")
+    np.testing.assert_allclose(theirs(again).encode(["a fox"]), wanted, atol=1e-5)
+    np.testing.assert_allclose(bothways.load(again, device="cpu").embed(["a fox"]), wanted, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
@@ -107,6 +120,11 @@ def test_a_saved_model_is_theirs_too(tmp_path, pooling, normalize):
         ),
         ("1_Pooling/config.json", {"pooling_mode": "mean", "include_prompt": False}, "include_prompt is false"),
         ("config_sentence_transformers.json", {"prompts": {"query": 1}}, "prompts must be texts by name"),
+        (
+            "config_sentence_transformers.json",
+            {"default_prompt_name": "q"},
+            "default_prompt_name is 'q', but there is no",
+        ),
         ("sentence_bert_config.json", {"max_seq_length": 2}, "embed.max_length is 2; at least 3 tokens are needed"),
     ],
 )

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -81,6 +82,22 @@ def test_what_waits_together_is_computed_together_up_to_the_budget(batcher: Batc
         assert [answer.example.tokens for answer in future.result(20)] == [size]
     assert engine.sizes() == [[7], [40, 50], [20], [130], [10, 30]]
     assert batcher.waiting_tokens == batcher.waiting_jobs == 0
+
+
+def test_each_beam_of_what_is_written_counts(batcher: Batcher, engine: Engine) -> None:
+    written = replace(example(30), decoding=SimpleNamespace(settings=SimpleNamespace(beams=3)))
+    first = busy(batcher, engine)
+    with batcher.admit(90) as admission:
+        job = admission.submit(engine, [written, written], deadline=FAR)
+    engine.gate.set()
+    assert first.result(20)
+    assert len(job.result(20)) == 2
+    assert engine.sizes() == [[7], [30], [30]]
+    with (
+        batcher.admit(90) as admission,
+        pytest.raises(TooLong, match=r"1,080 tokens, counted for each beam; at most 1,000"),
+    ):
+        admission.submit(engine, [written] * 12, deadline=FAR)
 
 
 def test_a_large_job_is_computed_in_parts_and_answered_once_in_order(batcher: Batcher, engine: Engine) -> None:

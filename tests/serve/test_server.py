@@ -139,7 +139,9 @@ def told(capsys: Any, *words: Any) -> str:
     return error
 
 
-def test_what_is_wrong_is_told_in_one_line(capsys: Any, folder: Path, tmp_path: Path) -> None:
+def test_what_is_wrong_is_told_in_one_line(
+    capsys: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -147,8 +149,13 @@ def test_what_is_wrong_is_told_in_one_line(capsys: Any, folder: Path, tmp_path: 
         assert f"port {port} is taken; give another by --port" in told(capsys, folder, "--port", port)
     assert "wanted a number from 0 to 65535" in told(capsys, folder, "--port", 70000)
     assert "can't listen on 203.0.113.7" in told(capsys, folder, "--host", "203.0.113.7", "--port", 0)
+    assert "'a..b' is no name of a host; try --host 127.0.0.1" in told(capsys, folder, "--host", "a..b", "--port", 0)
     assert "max_texts is 0; wanted a number from 1" in told(capsys, folder, "--max-texts", 0)
-    assert "the key must be of ASCII" in told(capsys, folder, "--api-key", "a b")
+    for key in ("a b", "", "ключ"):
+        assert "the key must be of ASCII" in told(capsys, folder, "--api-key", key)
+    monkeypatch.setenv("BOTHWAYS_API_KEY", "ключ")
+    assert "the key must be of ASCII" in told(capsys, folder, "--port", 0)
+    monkeypatch.delenv("BOTHWAYS_API_KEY")
     assert "nothing" in told(capsys, tmp_path / "nothing", "--port", 0)
 
 

@@ -5,13 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from sklearn.metrics import average_precision_score
 
+from bothways.batch import Example
 from bothways.data.records import read_records
 from bothways.errors import ConfigError
 from bothways.models.model import save
+from bothways.tasks.base import Answer
 from bothways.tasks.classify import ClassifySettings, ClassifyTask
+from bothways.tasks.labels import learn_labels
+from bothways.tasks.one_label import label_answer, named_scores
 from bothways.train.run import finetune
 
 LABELS: dict[str, list[Any]] = {
@@ -120,3 +126,55 @@ def test_numbers_of_a_table_are_learnt_as_numbers(as_records: Any, tokenizer: An
     encoded = task.encode(records, tokenizer, max_length=16, labelled=True)
     assert [one.examples[0].reads["label"].labels.tolist() for one in encoded] == [[[1.0]], [[4.5]]]  # type: ignore[union-attr]
     assert task.metrics(records, [{"value": 1.0}, {"value": 4.5}])["pearson"] == pytest.approx(1.0)
+
+
+def test_sure_answers_are_ranked_as_their_scores_are(as_records: Any) -> None:
+    draw = np.random.default_rng(0)
+    spam = draw.random(2000) < 0.2
+    margins = np.where(spam ^ (draw.random(2000) < 0.05), 13.0, -13.0) + draw.normal(0, 3, 2000)
+    logits = np.stack([-margins / 2, margins / 2], axis=1).astype(np.float32)
+    for positive, gold, sign in (("spam", spam, 1), ("ham", ~spam, -1)):
+        task = ClassifyTask(ClassifySettings(), "one", ["ham", "spam"], positive=positive)
+        records = as_records([{"text": "a", "label": "spam" if one else "ham"} for one in spam])
+        answers = [[Answer(Example((), {}), {"label": row[None]})] for row in logits]
+        found = [task.decode(record, own) for record, own in zip(records, answers, strict=True)]
+        area = average_precision_score(gold, sign * (logits[:, 1] - logits[:, 0]))
+        assert task.metrics(records, found)["pr_auc"] == pytest.approx(area, abs=1e-6)
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.3, 2.0, 15.0, 20.0, 30.0])
+def test_probabilities_are_told_to_six_digits_of_what_is_sure_or_unsure(margin: float) -> None:
+    scores = label_answer(np.array([0.0, margin]), ["no", "yes"])["scores"]
+    assert scores["no"] == pytest.approx(1 / (1 + np.exp(margin)), rel=1e-5)
+    assert 1 - scores["yes"] == pytest.approx(scores["no"], rel=1e-3 if margin > 25 else 1e-5)
+    assert len(repr(scores["no"]).partition("e")[0]) <= 10
+
+
+def test_scores_that_are_no_numbers_are_told_as_they_are() -> None:
+    assert np.isnan(named_scores(np.array([np.nan]), ["x"])["x"])
+    assert named_scores(np.array([0.0, 1.0]), ["x", "y"]) == {"x": 0.0, "y": 1.0}
+
+
+@pytest.mark.parametrize("kind", ["several", "number"])
+@pytest.mark.parametrize(("setting", "value"), [("class_weights", "balanced"), ("label_smoothing", 0.1)])
+def test_settings_of_one_label_are_refused_for_others(kind: str, setting: str, value: Any, as_records: Any) -> None:
+    what = {"several": "lists of labels", "number": "numbers"}[kind]
+    with pytest.raises(
+        ConfigError, match=f"classify.{setting} is {value!r}; it is for one label a text, and the records have {what}"
+    ):
+        ClassifyTask.learn(as_records(texts(LABELS[kind])), ClassifySettings(**{setting: value}))
+
+
+@pytest.mark.parametrize(
+    ("found", "labels"),
+    [
+        (["10", "9", "-1"], ["-1", "9", "10"]),
+        (["1", "01", "2"], ["01", "1", "2"]),
+        (["②", "①", "²"], ["²", "①", "②"]),
+        (["1", "x", "02"], ["02", "1", "x"]),
+        (["--1", "2"], ["--1", "2"]),
+        (["9" * 5000, "2"], ["2", "9" * 5000]),
+    ],
+)
+def test_labels_have_one_order_whatever_they_are(found: list[str], labels: list[str]) -> None:
+    assert learn_labels(found) == learn_labels(reversed(found)) == labels

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from bothways.errors import ConfigError, DataError
-from bothways.infer.predictor import Predictor
-from bothways.models.model import fresh
+from bothways.infer.predictor import Predictor, load
+from bothways.models.model import fresh, save
 from bothways.tasks.embed import EmbedSettings, EmbedTask
 
 TEXTS = ["ab", "a longer text, with 3 signs.", "中国 T恤"]
@@ -182,6 +185,18 @@ def test_a_prompt_stands_before_each_text(make_model):
     np.testing.assert_allclose(predictor.embed(["ab"], prompt="query"), predictor.embed(["ask ab"]), atol=1e-6)
     with pytest.raises(ConfigError, match="a prompt stands before a sentence, at no word; leave it out"):
         predictor.embed(["ab"], prompt="query", level="word")
+
+
+def test_the_usual_prompt_stands_there_unless_another_is_named(make_model, tmp_path):
+    task = EmbedTask(EmbedSettings(), prompts={"query": "ask ", "document": "say "}, prompt="say ")
+    predictor = load(save(make_model(task), tmp_path / "model"), device="cpu")
+    plain = Predictor(replace(predictor.model, task=EmbedTask(EmbedSettings())), device="cpu")
+    for options, text in (({}, "say ab"), ({"prompt": "query"}, "ask ab")):
+        np.testing.assert_allclose(predictor.embed(["ab"], **options), plain.embed([text]), atol=1e-6)
+    parts = [one.embed(["ab"], level="word")[0].vectors for one in (predictor, plain)]
+    np.testing.assert_allclose(*parts, atol=1e-6)
+    told = json.loads((tmp_path / "model" / "config_sentence_transformers.json").read_text())
+    assert told["default_prompt_name"] == "document"
 
 
 @pytest.mark.parametrize(

@@ -187,6 +187,14 @@ def test_bert2bert(settings: Any, tokenizer: Tokenizer, make_model: Any, tmp_pat
     assert not torch.equal(weights["decoder.cross.0.query.weight"], weights["encoder.layers.0.attention.output.weight"])
 
 
+def test_what_writes_is_not_computed_in_int8(tokenizer: Tokenizer, make_model: Any, tmp_path: Path) -> None:
+    model = start_from(pretrained(tokenizer, make_model, tmp_path / "bert"), task_of())
+    with pytest.raises(
+        ConfigError, match="int8 is for an encoder's answers, and this model writes; try bfloat16 or auto"
+    ):
+        Predictor(model, device="cpu", precision="int8")
+
+
 def test_shared_layers_are_counted_once_and_taught_from_both_sides(
     tokenizer: Tokenizer, make_model: Any, as_records: Any, tmp_path: Path
 ) -> None:

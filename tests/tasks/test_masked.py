@@ -82,6 +82,16 @@ def test_each_epoch_masks_anew_and_the_same_again_after_a_resume(tokenizer: Any,
     assert len(seen) > 3
 
 
+def test_masks_that_hide_nothing_at_first_are_read_by_no_other_task(tokenizer: Any, as_records: Any) -> None:
+    own = {"text": {"text": "你好"}, "mood": {"text": "你好", "label": "good"}}
+    task = MultiTask({"mood": _mood(), "text": MaskedTask(MaskedSettings())}, {"text": 1.0, "mood": 1.0})
+    found = encoded(task, as_records([{"task": ["text", "mood"], **own} for _ in range(100)]), tokenizer)
+    examples = [example for one in found for example in one.examples]
+    unmasked = [example for example in examples if "text/masked" in example.reads]
+    assert any(tokenizer.mask_id not in example.pieces[0].input_ids for example in unmasked)
+    assert [len(example.reads) for example in examples] == [1] * 200
+
+
 def test_cls_is_asked_in_training_and_not_on_dev(tokenizer: Any, as_records: Any) -> None:
     (one,) = encoded(MaskedTask(MaskedSettings(cls_words=2)), as_records(TEXTS[1:2]), tokenizer)
     (example,) = one.examples

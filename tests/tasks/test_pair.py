@@ -16,7 +16,7 @@ from bothways.infer.predictor import Predictor
 from bothways.models.model import load, save
 from bothways.tasks import task_class
 from bothways.tasks.base import Answer
-from bothways.tasks.pair import PairSettings, PairTask
+from bothways.tasks.pair import PairSettings, PairTask, belonging
 
 GIVEN = [
     {"text_a": "abc", "text_b": "ab cd", "label": "neutral"},
@@ -161,6 +161,22 @@ def test_encode_says_what_is_wrong(record: Any, fragments: list[str], as_records
         task.encode(as_records([record]), tokenizer, max_length=64, labelled=True)
     for fragment in fragments:
         assert fragment in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "settings", "label"),
+    [
+        (["contradiction", "entailment", "neutral"], {}, "entailment"),
+        (["contradiction", "entailment", "neutral"], {"positive": "neutral"}, "neutral"),
+        (["entailment", "not_entailment"], {}, "entailment"),
+        (["non-duplicate", "duplicate"], {}, "duplicate"),
+        (["not same", "same", "entailment"], {}, "same"),
+        (["0", "1"], {}, "1"),
+        (["no", "yes"], {}, "yes"),
+    ],
+)
+def test_the_label_of_what_belongs_together(labels: list[str], settings: Any, label: str) -> None:
+    assert belonging(PairTask(PairSettings(**settings), labels)) == label
 
 
 def test_smoothing_is_a_share() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from bothways.data.record import IN_MEMORY, Record
 from bothways.data.records import read_records
 from bothways.errors import ConfigError, DataError
 from bothways.infer.predictor import Predictor
-from bothways.models.model import load, save
-from bothways.tasks import task_class
+from bothways.models.files import MAX_JSON
+from bothways.models.model import load, save, start_from
+from bothways.tasks import segment, task_class
 from bothways.tasks.base import Answer, Encoded
 from bothways.tasks.dictionary import Dictionary, read_dictionary
+from bothways.tasks.multi import MultiTask
 from bothways.tasks.segment import SegmentSettings, SegmentTask
 from bothways.tasks.units import split
 from bothways.text.tokenizer import Tokenizer
@@ -97,6 +100,32 @@ def test_words_out_of_training_are_told_apart_after_loading(as_records: Any, mak
     records = as_records([{"words": ["他", "看", "书"]}])
     scores = again.task.metrics(records, [{"words": ["他", "看", "书"]}])
     assert (scores["r_oov"], scores["r_iv"], scores["oov_rate"]) == (1.0, 1.0, 1 / 3)
+
+
+@pytest.mark.parametrize("of_several", [False, True])
+def test_more_training_words_than_a_folder_can_hold_are_left_out_and_told(
+    of_several: bool, as_records: Any, make_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = as_records([{"words": ["我们", "是", '"', "a\ud83d"]}, *TOY])
+    words = SegmentTask.learn(records, SegmentSettings()).to_dict()["training_words"]
+    size = len(json.dumps(words, ensure_ascii=False).encode(errors="backslashreplace"))
+    start = save(make_model(SegmentTask(SegmentSettings(), ())), tmp_path / "start")
+    for most in (size, size - 1):
+        monkeypatch.setattr(segment, "MOST_BYTES", most)
+        own = SegmentTask.learn(records, SegmentSettings())
+        model = start_from(start, MultiTask({"words": own}, {"words": 1.0}) if of_several else own)
+        told = "\n".join(model.told)
+        assert ("the 24 training words are too many to be saved" in told) == (most < size), told
+        again = load(save(model, tmp_path / f"model{most}")).task
+        part = again.parts["words"] if isinstance(again, MultiTask) else again
+        assert isinstance(part, SegmentTask)
+        assert part.training_words == (own.training_words if most == size else frozenset())
+        scores = part.metrics(as_records([{"words": ["他", "看"]}]), [{"words": ["他", "看"]}])
+        assert ("oov_rate" in scores) == (most == size)
+
+
+def test_a_folder_has_room_for_two_lists_of_training_words() -> None:
+    assert 2 * segment.MOST_BYTES + (1 << 20) < MAX_JSON
 
 
 def test_width_is_folded_for_the_model_but_not_in_words(as_records: Any, tokenizer: Any) -> None:
@@ -193,6 +222,28 @@ def test_a_dictionary_file(tmp_path: Path) -> None:
     path = tmp_path / "words.txt"
     path.write_text("\ufeff云计算\n\n 机器学习  5 n\r\nNew York\n创新办 3\n", encoding="utf-8")
     assert read_dictionary(path) == ["云计算", "机器学习", "New York", "创新办"]
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ("凱特琳 nz", "凱特琳"),
+        ("李小福 2 nr", "李小福"),
+        ("台中", "台中"),
+        ("T恤 n", "T恤"),
+        ("云计算AI\tn ", "云计算AI"),
+        ("卡拉 ok", "卡拉 ok"),  # no tag of jieba's
+        ("machine learning", "machine learning"),
+        ("vitamin c", "vitamin c"),
+        ("plan n 3", "plan n"),
+        ("苹果 Iphone", "苹果 Iphone"),
+        ("n", "n"),
+    ],
+)
+def test_a_line_of_a_dictionary(line: str, word: str, tmp_path: Path) -> None:
+    path = tmp_path / "words.txt"
+    path.write_text(line + "\n", encoding="utf-8")
+    assert read_dictionary(path) == [word]
 
 
 @pytest.mark.parametrize(

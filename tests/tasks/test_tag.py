@@ -401,6 +401,17 @@ def test_mistakes_are_counted_before_the_first_step(as_records: Any, tokenizer: 
     assert (error.value.path, error.value.line) == (IN_MEMORY, 2)
 
 
+def test_spans_are_nothing_that_plain_tags_can_be_scored_by(as_records: Any, tokenizer: Any) -> None:
+    task = TagTask.learn(as_records([{"tokens": ["we", "saw"], "tags": ["PRON", "VERB"]}]), TagSettings())
+    bad = [{"text": "we saw", "spans": [{"start": 0, "end": 2, "label": "PRON"}]}]
+    with pytest.raises(DataError) as error:
+        task.encode(as_records(bad), tokenizer, max_length=64, labelled=True)
+    assert str(error.value) == (
+        '<records>:1: "spans" mark parts of a text, but the model tags each word (PRON, VERB); '
+        'wanted "tokens" and "tags"'
+    )
+
+
 def test_tags_that_training_did_not_see_are_told_and_count_as_errors(as_records: Any, tokenizer: Any) -> None:
     task = TagTask.learn(as_records(WORDS), TagSettings())
     records = as_records([WORDS[0], *[{"tokens": ["Rome", "a"], "tags": ["B-LOK", "O"]}] * 2])

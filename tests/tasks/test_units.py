@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bothways.tasks.units import Split, place, split
 
 TEXTS = st.text(
-    st.one_of(st.characters(), st.sampled_from("我ab１ .。\u200b\u200d\u0301\ufe0f👩🏽\u3000か각")), max_size=40
+    st.one_of(st.characters(), st.sampled_from("我ab１ .。\u200b\u200d\u0301\ufe0f👩🏽🇨🇳\u3000か각")), max_size=40
 )
 HOWS: list[Split] = ["words", "characters", "runs", "chinese", "english"]
 
@@ -45,6 +45,12 @@ def test_every_character_but_white_space_is_in_one_unit(how: Split, text: str) -
         ("👩\u200d🚀x👍🏽", "words", ["👩\u200d🚀", "x", "👍🏽"]),
         ("\u0301", "words", ["\u0301"]),
         ("他喜欢 看电影", "chinese", ["他", "喜欢", "看", "电影"]),
+        ("👩\u200d🚀cafe\u0301s 👍🏽", "chinese", ["👩\u200d🚀", "cafe\u0301s", "👍🏽"]),
+        ("好\ufe00的 \u0301我们", "chinese", ["好\ufe00", "的", "\u0301", "我们"]),
+        ("🇨🇳🇯🇵🇫 🇨我🇳", "chinese", ["🇨🇳", "🇯🇵", "🇫", "🇨", "我", "🇳"]),
+        ("在🇨🇳🇯🇵🇫 🇨x🇳", "words", ["在", "🇨🇳", "🇯🇵", "🇫", "🇨", "x", "🇳"]),
+        ("🇨🇳\ufe0f🇯🇵", "characters", ["🇨🇳\ufe0f", "🇯🇵"]),
+        ("🇨\ufe0f🇳", "runs", ["🇨\ufe0f", "🇳"]),
         ("", "words", []),
         (" \u3000\n", "chinese", []),
     ],

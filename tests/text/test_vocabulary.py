@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 import subprocess
 import sys
@@ -115,15 +116,16 @@ def test_no_text_is_refused(texts: list[str]) -> None:
 
 def test_a_size_that_is_too_small_names_the_smallest() -> None:
     with pytest.raises(
-        ConfigError, match=r"a vocabulary of 50 is too small: .* need (\d+); give --size \1 or more"
+        ConfigError, match=r"a vocabulary of 50 is too small: .* need (\d+); wanted a size of \1 or more"
     ) as e:
         learn_vocabulary(ENGLISH * 3, 50, alphabet_limit=100)
-    smallest = int(str(e.value).split("--size ")[1].split()[0])
+    smallest = int(str(e.value).split("a size of ")[1].split()[0])
     assert len(learn_vocabulary(ENGLISH * 3, smallest, alphabet_limit=100)) == smallest
     with pytest.raises(ConfigError):
         learn_vocabulary(ENGLISH * 3, smallest - 1, alphabet_limit=100)
 
 
-def test_a_required_entry_must_fit_on_a_line() -> None:
-    with pytest.raises(ConfigError, match=r"required vocabulary entry 'a\\nb'"):
-        learn_vocabulary(ENGLISH, 300, required=["a\nb"])
+@pytest.mark.parametrize("entry", ["a\nb", "", "a\ud83d"])
+def test_a_required_entry_must_fit_on_a_line(entry: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"required vocabulary entry {entry!r}")):
+        learn_vocabulary(ENGLISH, 300, required=[entry])

@@ -16,7 +16,7 @@ from bothways.infer import devices
 from bothways.infer.answering import Answering
 from bothways.train import training
 from bothways.train.folder import Run
-from bothways.train.log import read_log
+from bothways.train.log import RunLog, read_log
 from bothways.train.loop import Progress
 from bothways.train.ranks import Ranks
 
@@ -155,3 +155,13 @@ def test_points_lost_are_kept_when_a_model_is_saved_again(tiny, tmp_path, monkey
     in_bfloat16(monkeypatch, -0.004)
     model = load(tuned(tiny, tmp_path / "run").model)
     assert points_lost(save(model, tmp_path / "again")) == model.points_lost == {"bfloat16": pytest.approx(0.4)}
+
+
+def test_a_log_holds_half_of_a_surrogate_pair(tmp_path) -> None:
+    log = RunLog(tmp_path / "log.jsonl", quiet=True)
+    log.open(keep_until_step=None)
+    log.write({"step": 1, "told": "a\ud83d"})
+    log.close()
+    log.open(keep_until_step=1)
+    log.close()
+    assert read_log(tmp_path / "log.jsonl") == [{"step": 1, "told": "a\ud83d"}]

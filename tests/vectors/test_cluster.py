@@ -9,9 +9,13 @@ import re
 import numpy as np
 import pytest
 
+from bothways.errors import ConfigError
 from bothways.metrics.clusters import clusters as cluster_scores
+from bothways.vectors import cluster as cluster_module
+from bothways.vectors import embed as embedding
 from bothways.vectors import map as map_module
 from bothways.vectors.cluster import assign, cluster_file
+from bothways.vectors.embed import held
 from bothways.vectors.keywords import keywords
 
 TOPICS = {"town": ["old", "town", "day"], "film": ["film", "great", "cold"], "吃": ["他喜欢", "吃水果"]}
@@ -124,6 +128,33 @@ def test_the_map_holds_all_it_shows(tmp_path, monkeypatch):
     monkeypatch.setattr(map_module, "MOST", 20)
     told = map_module.draw_map(tmp_path / "n.html", vectors, gold, texts, clusters, seed=0)
     assert told == ["the map shows 20 of 60 texts, drawn at random"]
+
+
+@pytest.mark.filterwarnings("ignore:Number of distinct clusters")
+def test_texts_that_are_all_the_same(predictor, jsonl, tmp_path):
+    data = jsonl([{"text": "a film"}] * 8)
+    found = cluster_file(
+        predictor.embedder(), data, tmp_path / "out", identity={}, clusters=2, seed=1 << 40, quiet=True
+    )
+    assert sum(one.size for one in found.clusters) == 8
+    assert (tmp_path / "out" / "map.html").is_file()
+
+
+def test_one_at_a_time_writes_clusters(predictor, jsonl, rows, tmp_path):
+    with held(tmp_path / ".out.work"), pytest.raises(ConfigError, match="another process is writing to"):
+        cluster_file(predictor.embedder(), jsonl(rows), tmp_path / "out", identity={}, clusters=2, quiet=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["data.jsonl"]
+
+
+def test_a_stop_after_the_vectors_does_not_lose_them(predictor, jsonl, rows, tmp_path, monkeypatch):
+    arguments = (predictor.embedder(), jsonl(rows), tmp_path / "out")
+    monkeypatch.setattr(cluster_module, "assign", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        cluster_file(*arguments, identity={}, clusters=2, quiet=True)
+    monkeypatch.undo()
+    monkeypatch.setattr(embedding, "_write_part", lambda *_: pytest.fail("computed again"))
+    assert len(cluster_file(*arguments, identity={}, clusters=2, quiet=True).clusters) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.jsonl", "out"]
 
 
 def test_two_texts(predictor, jsonl, tmp_path):

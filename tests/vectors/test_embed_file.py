@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 
+from bothways.data.records import read_records
 from bothways.errors import Stopped
 from bothways.infer.predictor import load
 from bothways.models.model import fresh, save
@@ -128,6 +129,16 @@ def test_fields_of_any_kind_fit_into_a_table(command, folder, jsonl, tmp_path):
         {"text": "b", "x": 1.5, "y": None, "z": None, "w": True},
         {"text": "c", "x": None, "y": "s", "z": None, "w": None},
     ]
+
+
+def test_words_and_numbers_that_a_table_can_not_hold(command, folder, tmp_path):
+    data, out = tmp_path / "data.jsonl", tmp_path / "v.parquet"
+    data.write_text(json.dumps({"text": "a \ud83d film", "n": 2**64}) + '\n{"text": "day", "n": 1}\n')
+    code, _, err = command("embed", folder, "--data", data, "--out", out, "--level", "word", "--quiet")
+    assert (code, err) == (0, "")
+    (first, second) = read_records(out)
+    assert (first.fields["n"], second.fields["n"]) == (str(2**64), "1")
+    assert "\ufffd" in [part["text"] for part in first.fields["parts"]]
 
 
 @pytest.fixture
@@ -307,7 +318,7 @@ def test_unfinished_work_of_another_run_is_not_mixed_in(command, folder, jsonl, 
 
 def test_two_at_once(predictor, jsonl, texts, tmp_path):
     (tmp_path / ".v.parts").mkdir()
-    with module._held(tmp_path / ".v.parts"), pytest.raises(Exception, match="another process is writing to"):
+    with module.held(tmp_path / ".v.parts"), pytest.raises(Exception, match="another process is writing to"):
         embed_file(predictor.embedder(), jsonl(rows(texts)), tmp_path / "v.npy", identity={}, quiet=True)
 
 

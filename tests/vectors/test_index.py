@@ -6,16 +6,21 @@ import json
 import sys
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
+from bothways.errors import ConfigError, DataError
 from bothways.infer.predictor import Predictor
 from bothways.models.model import Model, save
 from bothways.nn.network import Network
 from bothways.tasks.pair import PairSettings, PairTask
+from bothways.vectors import embed as embedding
 from bothways.vectors import indexing as module
+from bothways.vectors.embed import held
 from bothways.vectors.index import Index
 from bothways.vectors.indexing import change_index
-from bothways.vectors.search import fused, search
+from bothways.vectors.search import fused, pair_scores, search
 from bothways.vectors.words import words_of
 
 CHINESE = ["今天天气很好", "我们去北京看电影", "他喜欢吃水果"]
@@ -149,6 +154,67 @@ def test_what_stops_a_new_index_is_done_again(embedder, jsonl, texts, tmp_path, 
     assert change_index(index, embedder, data=data, made_by={}, quiet=True).records == 50
 
 
+def test_a_stop_after_the_vectors_does_not_lose_them(embedder, jsonl, texts, tmp_path, monkeypatch):
+    data, index = jsonl(rows(texts)), tmp_path / "index"
+    monkeypatch.setattr(module, "_write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        change_index(index, embedder, data=data, made_by={}, quiet=True)
+    monkeypatch.undo()
+    monkeypatch.setattr(embedding, "_write_part", lambda *_: pytest.fail("computed again"))
+    assert change_index(index, embedder, data=data, made_by={}, quiet=True).records == 50
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.jsonl", "index"]
+
+
+def test_one_at_a_time_changes_an_index(made, embedder, jsonl, tmp_path):
+    before, new = (made / "index.json").read_bytes(), jsonl([{"id": "new", "text": "cold day"}], "new.jsonl")
+    with held(tmp_path / ".index.work"):
+        for data, delete in ((new, []), (None, ["t3"])):
+            with pytest.raises(ConfigError, match=r"another process is writing to .*\.index\.work; wait for it"):
+                change_index(made, embedder, data=data, delete=delete, made_by={}, quiet=True)
+    assert (made / "index.json").read_bytes() == before
+    assert change_index(made, embedder, data=new, delete=["t3"], made_by={}, quiet=True).records == 53
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.jsonl", "index", "new.jsonl"]
+
+
+def test_a_field_of_another_type_is_known_before_the_vectors_are_computed(made, embedder, jsonl, monkeypatch):
+    monkeypatch.setattr(module, "embed_file", lambda *_, **__: pytest.fail("computed"))
+    with pytest.raises(DataError, match="a field is of another type than in the index"):
+        change_index(made, embedder, data=jsonl([{"text": "a", "year": "x"}], "n.jsonl"), made_by={}, quiet=True)
+
+
+def test_a_field_of_nothing_is_of_any_type(made, embedder, jsonl):
+    change_index(
+        made, embedder, data=jsonl([{"id": "n", "text": "a", "year": None}], "n.jsonl"), made_by={}, quiet=True
+    )
+    table = Index(made).table
+    assert (str(table.schema.field("year").type), table["year"].to_pylist()[-1]) == ("int64", None)
+
+
+def test_numbers_that_no_column_holds(embedder, jsonl, tmp_path):
+    data = jsonl([{"text": "a", "n": 10**20}, {"text": "film", "n": 3}])
+    change_index(tmp_path / "index", embedder, data=data, made_by={}, quiet=True)
+    assert Index(tmp_path / "index").table["n"].to_pylist() == ["1" + "0" * 20, "3"]
+
+
+def test_nan_of_parquet_is_nothing(embedder, tmp_path):
+    table = pa.table({"text": ["a", "film"], "x": [float("nan"), 2.0]})
+    parquet.write_table(table, tmp_path / "data.parquet")
+    change_index(tmp_path / "index", embedder, data=tmp_path / "data.parquet", made_by={}, quiet=True)
+    assert Index(tmp_path / "index").table["x"].to_pylist() == [None, 2.0]
+
+
+def test_texts_without_a_word_are_found_by_their_vectors(embedder, jsonl, tmp_path):
+    change_index(tmp_path / "index", embedder, data=jsonl([{"text": "!!!"}, {"text": "?"}]), made_by={}, quiet=True)
+    (hits,) = search(Index(tmp_path / "index"), embedder, ["!!!"], k=1)
+    assert hits[0]["text"] == "!!!"
+
+
+def test_a_score_of_the_record_is_another_one(embedder, jsonl, tmp_path):
+    change_index(tmp_path / "index", embedder, data=jsonl([{"text": "a", "score": "x"}]), made_by={}, quiet=True)
+    (hits,) = search(Index(tmp_path / "index"), embedder, ["a"], by="vectors", where={"score": "x"})
+    assert (hits[0]["score"], hits[0]["record_score"]) == (pytest.approx(1, abs=1e-5), "x")
+
+
 def test_without_bm25s_nothing_is_begun(embedder, jsonl, texts, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "bm25s", None)
     with pytest.raises(ModuleNotFoundError):
@@ -192,6 +258,23 @@ def test_a_pair_model_ranks_again(made, embedder, predictor):
     assert len(search(Index(made), embedder, ["old town"], k=40, reranker=pair, depth=20)[0]) == 40
 
 
+@pytest.mark.parametrize(
+    ("labels", "positive"),
+    [
+        (["contradiction", "entailment", "neutral"], "entailment"),
+        (["duplicate", "non-duplicate"], "duplicate"),
+        (["duplicate", "not_duplicate"], "duplicate"),
+        (["0", "1"], "1"),
+    ],
+)
+def test_what_ranks_is_the_label_of_what_belongs_together(predictor, labels, positive):
+    encoder = predictor.model.network.encoder
+    task = PairTask(PairSettings(), labels)
+    pair = Predictor(Model(predictor.model.tokenizer, Network(encoder, task.heads(encoder)), task), device="cpu")
+    (said,) = pair.predict([("old town", "a film")])
+    assert pair_scores(pair, [("old town", "a film")]).tolist() == [said["scores"][positive]]
+
+
 def test_what_has_no_text_is_not_ranked_again(embedder, predictor, jsonl, tmp_path):
     data = jsonl([{"id": "a", "text": "old town"}, {"id": "blank", "text": " "}, {"id": "b", "text": "a film"}])
     change_index(tmp_path / "index", embedder, data=data, made_by={}, quiet=True)
@@ -229,6 +312,14 @@ def test_from_the_command_line(command, folder, jsonl, texts, tmp_path):
     assert (code, out) == (0, f"49 records in {index} (1 added, 1 replaced)\n")
 
 
+def test_queries_in_a_column_and_texts_that_would_steer_the_terminal(command, folder, jsonl, tmp_path):
+    index = tmp_path / "index"
+    command("index", folder, "--data", jsonl([{"id": "a\x1b[1m", "text": "film \x1b]0;t\x07 day"}]), "--out", index)
+    queries = jsonl([{"asked": "film \x1b[31m"}, {"asked": "day"}], "q.jsonl")
+    code, out, err = command("search", index, "--queries", queries, "--columns.text", "asked", "--by", "vectors")
+    assert (code, err, "\x1b" in out, "\\x1b]0;t\\x07" in out) == (0, "", False, True)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -245,6 +336,7 @@ def test_from_the_command_line(command, folder, jsonl, texts, tmp_path):
         (("index", "MODEL", "--data", "data.jsonl", "--out", "full"), "--out full exists already and is no index"),
         (("search", "index"), "what is to be found? give queries, or a file by --queries F (one of the two)"),
         (("search", "index", "a", "-k", "0"), "k is 0; it must be at least 1"),
+        (("search", "index", "a", "--columns.text", "b"), "--columns is for the file of --queries; leave it out"),
         (
             ("search", "full", "a"),
             "full is no index (index.json is missing); make one: bothways index MODEL",

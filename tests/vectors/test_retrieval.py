@@ -91,6 +91,23 @@ def test_a_model_that_reads_pairs(predictor, corpus, texts):
     assert "both.map" not in whole
 
 
+def test_documents_without_a_word(predictor, corpus, tmp_path):
+    corpus(RELEVANT)
+    with gzip.open(tmp_path / "corpus.jsonl.gz", "wt") as file:
+        file.writelines(json.dumps({"_id": f"d{n}", "text": "!" * (n + 1)}) + "\n" for n in range(40))
+    found = evaluate_retrieval(predictor, tmp_path)
+    assert 0 < found["map"] <= 1
+
+
+def test_a_document_twice(predictor, corpus, tmp_path):
+    corpus(RELEVANT)
+    (tmp_path / "corpus.jsonl.gz").unlink()
+    rows = [{"_id": "d1", "text": "a"}, {"_id": "d2", "text": "b"}, {"_id": "d1", "text": "c"}]
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match=r"corpus\.jsonl:3: the id 'd1' is that of an earlier document too"):
+        evaluate_retrieval(predictor, tmp_path)
+
+
 def test_from_the_command_line(command, folder, corpus):
     code, out, err = command("evaluate", folder, "--data", corpus(RELEVANT), "--json")
     assert (code, err) == (0, "")

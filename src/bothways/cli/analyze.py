@@ -121,7 +121,7 @@ def show(found: Iterable[Mapping[str, Any]]) -> None:
         if number:
             console.print()
         for name, text in lines(one):
-            console.print(_escaped(name), style="bold")
+            console.print(escaped(name), style="bold")
             console.print(Padding(text, (0, 0, 0, 2)) if sys.stdout.isatty() else text)
 
 
@@ -136,15 +136,15 @@ def lines(found: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
         if name == "words":
             line = Text()
             for word in value:
-                line.append(_escaped(word["text"]), style=_pos_style(word.get("pos")))
+                line.append(escaped(word["text"]), style=_pos_style(word.get("pos")))
                 line.append(f"/{word['pos']}  " if "pos" in word else "  ", style="dim")
             line.rstrip()
             yield name, line
         elif name == "entities":
-            said = [f"{_escaped(one['text'])} {one['label']} ({one['start']}-{one['end']})" for one in value]
+            said = [f"{escaped(one['text'])} {one['label']} ({one['start']}-{one['end']})" for one in value]
             yield name, Text("  ".join(said) or "none")
         elif isinstance(value, dict) and "label" in value:
-            line = Text(_escaped(value["label"]), style=_LABEL_STYLES.get(value["label"].lower(), "bold"))
+            line = Text(escaped(value["label"]), style=_LABEL_STYLES.get(value["label"].lower(), "bold"))
             yield name, line.append(f" {100 * value['score']:.0f} %", style="dim")
     tokens = found["tokens"]
     if tokens.get("dropped"):
@@ -159,16 +159,16 @@ def _marked(text: str, entities: Sequence[Mapping[str, Any]]) -> Text:
     line, at = Text(), 0
     for one in entities:
         style = styles.setdefault(one["label"], _ENTITY_STYLES[len(styles) % len(_ENTITY_STYLES)])
-        line.append(_escaped(text[at : one["start"]]))
-        line.append(_escaped(text[one["start"] : one["end"]]), style=style).append(f"[{one['label']}]", style="dim")
+        line.append(escaped(text[at : one["start"]]))
+        line.append(escaped(text[one["start"] : one["end"]]), style=style).append(f"[{one['label']}]", style="dim")
         at = one["end"]
-    return line.append(_escaped(text[at:]))
+    return line.append(escaped(text[at:]))
 
 
 def _pos_style(pos: str | None) -> str:
     return "" if pos is None else _POS_STYLES.get(pos) or _POS_STYLES.get(pos[:1].lower() if pos.islower() else "", "")
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Control characters as Python writes them: a text must not steer the terminal."""
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from bothways import config
+from bothways.cli.analyze import escaped
 from bothways.config import FLAT, Common
 from bothways.metrics.lines import score_lines
 
@@ -76,7 +77,7 @@ def run(argv: list[str]) -> int:
         return 0
     for one in found.clusters:
         nearest = " ".join(one.nearest[0].split()) if one.nearest else ""
-        shown = nearest[:SHOWN] + ("…" if len(nearest) > SHOWN else "")
+        shown = escaped(nearest[:SHOWN]) + ("…" if len(nearest) > SHOWN else "")
         name = "-" if one.number < 0 else str(one.number)
         print(f"{name:>4} {one.size:>8,}  {' '.join(one.keywords)}{f'  e.g. {shown}' if shown else ''}")
     print("\n".join([*score_lines(found.scores), *found.told, f"{'map':24} {wanted.out / 'map.html'}"]))

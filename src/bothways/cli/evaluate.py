@@ -46,11 +46,25 @@ def run(argv: list[str]) -> int:
     wanted = config.load(Evaluate, argv, prog="bothways evaluate")
     if wanted.precision == "all" and wanted.against is not None:
         raise ConfigError("--against compares in one precision, found --precision all; leave one of them out")
+    if wanted.data.is_dir():
+        _check_ranking(wanted)
     scores = _every_precision(wanted) if wanted.precision == "all" else _scores(wanted, wanted.precision)
     if wanted.against is not None:
         scores |= {"against": _compared(wanted, wanted.against)}
     print(json.dumps(scores, ensure_ascii=False) if wanted.json else "\n".join(score_lines(scores)))
     return 0
+
+
+def _check_ranking(wanted: Evaluate) -> None:
+    """Raises ConfigError where something is asked that is for records, and not for a folder to rank."""
+    folder = f"but {wanted.data} is a folder"
+    if wanted.columns:
+        wanted_there = "_id and text (corpus, queries), query_id, corpus_id and score (qrels)"
+        raise ConfigError(f"--columns renames fields of records, {folder}; its files must have {wanted_there}")
+    if wanted.against is not None:
+        raise ConfigError(f"--against compares on records, {folder}; evaluate one model after the other")
+    if wanted.precision == "all":
+        raise ConfigError(f"--precision all times answers to records, {folder}; name one precision")
 
 
 def _compared(wanted: Evaluate, against: str) -> dict[str, Any]:
@@ -92,16 +106,14 @@ def _every_precision(wanted: Evaluate) -> dict[str, dict[str, Any]]:
     from bothways.infer.predictor import Predictor, load
 
     first = load(wanted.model, device=wanted.common.device)
-    if wanted.data.is_dir():
-        raise ConfigError(
-            f"--precision all times answers to records, but {wanted.data} is a folder; name one precision"
-        )
     first = as_asked(first, wanted.generate, wanted.common.seed)
     records = first.read(wanted.data, columns=wanted.columns)
     _warn_of_repeated(wanted, first, records)
     encoded = first.encode(records, labelled=True)
     scores = {}
-    for precision in ("float32", "bfloat16", "int8") if first.engine.device.type == "cpu" else ("float32", "bfloat16"):
+    for precision in ("float32", "bfloat16", "int8"):
+        if precision == "int8" and (first.engine.device.type != "cpu" or first.model.network.decoder is not None):
+            continue
         predictor = Predictor(first.model, device=wanted.common.device, precision=precision)
         predictor.warm_up(encoded)
         found = predictor.score(records, encoded)

@@ -59,6 +59,7 @@ _USERS_OS_ERRORS = {
     errno.ENOENT: "check the path",
     errno.ENOTDIR: "check the path",
     errno.EISDIR: "name a file",
+    errno.EEXIST: "choose another path",
     errno.ENAMETOOLONG: "choose a shorter path",
 }
 

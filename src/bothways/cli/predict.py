@@ -7,8 +7,8 @@ import os
 import re
 import sys
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -22,6 +22,8 @@ from bothways.errors import ConfigError
 
 if TYPE_CHECKING:
     from bothways.infer.predictor import Predictor
+
+MASK = "[MASK]"  # of every vocabulary
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class Predict:
         if bool(self.text) == (self.data is not None):
             raise ConfigError("what is to be labelled? give texts, or a file by --data F (one of the two)")
         if self.alignment is not None:
+            if self.url is not None:
+                raise ConfigError("--alignment is drawn here, by the model itself; leave --url out and give its folder")
             if self.alignment.suffix not in (".html", ".png"):
                 raise ConfigError(f"--alignment {self.alignment}: wanted a file that ends in .html or .png")
             if self.data is not None or (self.alignment.suffix == ".png" and len(self.text) > 1):
@@ -88,6 +92,7 @@ def _here(wanted: Predict) -> Iterator[Any]:
     from bothways.data.records import read_records
     from bothways.infer.inputs import records_of
     from bothways.infer.predictor import load
+    from bothways.tasks.multi import MultiTask
 
     predictor = load(wanted.model, device=wanted.common.device, precision=wanted.precision, mapped=True)
     for own in (wanted.segment, wanted.qa):
@@ -97,9 +102,30 @@ def _here(wanted: Predict) -> Iterator[Any]:
     records = records_of(wanted.text) if wanted.data is None else read_records(wanted.data, columns=wanted.columns)
     if wanted.alignment is not None:
         return iter(_drawn(predictor.generate(wanted.text, return_attention=True), wanted.alignment))
-    if wanted.text and predictor.asks_for_masks(wanted.text):
-        return predictor.filler().stream(records)
-    return predictor.answering.stream(records)
+    task = predictor.model.task
+    return _filled(records, task.masked if isinstance(task, MultiTask) else None, predictor.answering.stream)
+
+
+def _filled(
+    records: Iterator[Record], fills: str | None, answered: Callable[[Iterator[Record]], Iterator[dict[str, Any]]]
+) -> Iterator[dict[str, Any]]:
+    """What `answered` gives; a text with [MASK] is filled, as by a pre-trained model, if one of several tasks can.
+
+    Args:
+        fills: the name of that task; None: there is none. A record that names its task itself is left to it
+    """
+    named: deque[str | None] = deque()
+
+    def asked() -> Iterator[Record]:
+        for record in records:
+            text = record.fields.get("text")
+            name = fills if isinstance(text, str) and MASK in text and "task" not in record.fields else None
+            named.append(name)
+            yield record if name is None else replace(record, fields=record.fields | {"task": name})
+
+    for prediction in answered(asked()):
+        name = named.popleft()
+        yield prediction if name is None else prediction.pop(name) | prediction
 
 
 def as_asked(predictor: Predictor, generate: dict[str, str], seed: int) -> Predictor:
@@ -137,20 +163,26 @@ def _there(wanted: Predict, url: str) -> Iterator[Any]:
         options.setdefault("seed", wanted.common.seed)
     if "dictionary" in wanted.segment:  # a file of ours, which the server can't read
         options["dictionary"] = read_dictionary(Path(wanted.segment["dictionary"]))
-    with Client(url, api_key=wanted.api_key or os.environ.get("BOTHWAYS_API_KEY"), model=wanted.model) as client:
+    key = wanted.api_key or os.environ.get("BOTHWAYS_API_KEY") or None
+    with Client(url, api_key=key, model=wanted.model) as client:
         records = read_records(wanted.text if wanted.data is None else wanted.data, columns=wanted.columns)
-        seen: deque[Record] = deque()
+        fills = next((one.get("fills") for one in client.models() if one["id"] == wanted.model), None)
 
-        def sent() -> Iterator[dict[str, Any]]:
-            for record in records:
-                seen.append(record)
-                yield record.fields
+        def answered(records: Iterator[Record]) -> Iterator[dict[str, Any]]:
+            seen: deque[Record] = deque()
 
-        for prediction in client.stream(sent(), **options):
-            record = seen.popleft()
-            if "error" in prediction:
-                raise record.error(re.sub(r"^<records>:\d+: ", "", prediction["error"]))
-            yield prediction
+            def sent() -> Iterator[dict[str, Any]]:
+                for record in records:
+                    seen.append(record)
+                    yield record.fields
+
+            for prediction in client.stream(sent(), **options):
+                record = seen.popleft()
+                if "error" in prediction:
+                    raise record.error(re.sub(r"^<records>:\d+: ", "", prediction["error"]))
+                yield prediction
+
+        yield from _filled(records, fills, answered)
 
 
 def _drawn(predictions: list[dict[str, Any]], path: Path) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from bothways import config
+from bothways.cli.analyze import escaped
 from bothways.config import FLAT, Common
 from bothways.errors import ConfigError
 
@@ -26,6 +27,8 @@ class Search:
     """what to look for"""
     queries: Path | None = None
     """or a file of queries with "text" """
+    columns: dict[str, str] = field(default_factory=dict)
+    """--columns.text NAME: the field of --queries that holds the text"""
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 10
     """records a query"""
     by: Literal["both", "vectors", "words"] = "both"
@@ -45,6 +48,8 @@ class Search:
     def __post_init__(self) -> None:
         if bool(self.query) == (self.queries is not None):
             raise ConfigError("what is to be found? give queries, or a file by --queries F (one of the two)")
+        if self.columns and self.queries is None:
+            raise ConfigError("--columns is for the file of --queries; leave it out")
         for name in ("k", "depth"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -62,7 +67,8 @@ def run(argv: list[str]) -> int:
     device = wanted.common.device
     predictor = None if wanted.by == "words" else _predictor(index, wanted)
     reranker = load(wanted.rerank, device=device) if wanted.rerank is not None else None
-    queries = wanted.query or [require(record, "text", str) for record in read_records(wanted.queries or "")]
+    asked = read_records(wanted.queries or "", columns=wanted.columns) if not wanted.query else ()
+    queries = wanted.query or [require(record, "text", str) for record in asked]
     found = search(
         index,
         predictor,
@@ -78,10 +84,11 @@ def run(argv: list[str]) -> int:
             print(json.dumps({"query": query, "hits": hits}, ensure_ascii=False))
             continue
         if len(queries) > 1:
-            print(f"# {query}")
+            print(f"# {escaped(query)}")
         for rank, hit in enumerate(hits, 1):
             text = " ".join(hit["text"].split())
-            print(f"{rank:>3}  {hit['score']:.4f}  {hit['id']}  {text[:SHOWN]}{'…' if len(text) > SHOWN else ''}")
+            shown = escaped(text[:SHOWN]) + ("…" if len(text) > SHOWN else "")
+            print(f"{rank:>3}  {hit['score']:.4f}  {escaped(hit['id'])}  {shown}")
     return 0
 
 

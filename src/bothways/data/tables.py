@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from bothways.data.files import check_file, open_text
 from bothways.data.messages import listed, shown
@@ -62,6 +64,8 @@ def read_tsv(path: Path) -> Iterator[Record]:
 def read_parquet(path: Path) -> Iterator[Record]:
     """One record a row, read a few hundred rows at a time; `line` counts rows from 1.
 
+    A number that is none (NaN, which pandas writes where nothing is; or infinity) is read as nothing, as in JSON.
+
     Raises:
         DataError: the file is not Parquet, damaged, or has two columns of one name.
     """
@@ -75,11 +79,19 @@ def read_parquet(path: Path) -> Iterator[Record]:
             for batch in file.iter_batches(batch_size=ROWS):
                 for fields in batch.to_pylist():
                     row += 1
-                    yield Record(fields, str(path), row)
+                    yield Record(_plain(fields), str(path), row)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = shown((str(error).splitlines() or [type(error).__name__])[0], 160)
         where = f"damaged after row {row}" if row else "not a Parquet file, or damaged"
         raise DataError(f"{where}: {reason}: write the file again", path=path) from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _row(header: list[str], row: list[str], path: Path, number: int, hint: str) -> Record:

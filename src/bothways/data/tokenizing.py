@@ -140,7 +140,7 @@ def _ask_worker(idle: queue.SimpleQueue[subprocess.Popen[bytes]], batch: Texts) 
         ids, flags, counts = (_read(process.stdout) for _ in range(3))
     except (OSError, EOFError) as error:
         raise DataError(
-            f"a tokenising process died (exit code {process.poll()}); out of memory? Try --workers 1"
+            f"a tokenising process died (exit code {process.poll()}); out of memory? Try --corpus.workers 1"
         ) from error
     finally:
         idle.put(process)

@@ -46,6 +46,8 @@ class Answering:
         self.model = model
         where = pick_device(device)
         chosen = pick_answer_precision(precision, where, model.points_lost)
+        if chosen == "int8" and model.network.decoder is not None:
+            raise ConfigError("int8 is for an encoder's answers, and this model writes; try bfloat16 or auto")
         model.network.to(where).eval()
         self.engine = Engine(model.network, device=where, precision=chosen)
         limit = model.config.max_position_embeddings

@@ -79,13 +79,14 @@ def embedding_model(
         raise ConfigError(f"prompt is {prompt!r}; the model's prompts are: {there}")
     if prompt is not None and level != "sentence":
         raise ConfigError(f"a prompt stands before a sentence, at no {level}; leave it out")
+    usual = own.prompt if level == "sentence" else ""
     task = EmbedTask(
         settings,
         kind=own.kind,
         level=level,
         words=words,
         prompts=own.prompts,
-        prompt=own.prompts[prompt] if prompt is not None else "",
+        prompt=own.prompts[prompt] if prompt is not None else usual,
     )
     encoder = model.network.encoder
     mixed = parse_layers(layers, encoder.config.num_hidden_layers)

@@ -61,7 +61,8 @@ class Engine:
         batches = list(by_length(examples, self.batch_tokens, share=workers))
         run = self._write if writing else functools.partial(self._run, self.ready(tokens))
         chosen = ([examples[number] for number in numbers] for numbers in batches)
-        done = _side_by_side(workers).map(run, chosen) if workers > 1 and len(batches) > 1 else map(run, chosen)
+        side_by_side = workers > 1 and len(batches) > 1
+        done = _side_by_side(torch.get_num_threads()).map(run, chosen) if side_by_side else map(run, chosen)
         for numbers, found in zip(batches, done, strict=True):
             for number, answer in zip(numbers, found, strict=True):
                 answers[number] = answer
@@ -146,18 +147,17 @@ def _state(network: Network) -> tuple[int, ...]:
 
 
 @functools.cache
-def _side_by_side(workers: int) -> ThreadPoolExecutor:
-    """Threads that each compute alone; they are kept, for PyTorch and oneDNN keep things for each thread."""
-    threads = torch.get_num_threads()
-    started = threading.Barrier(workers)
+def _side_by_side(threads: int) -> ThreadPoolExecutor:
+    """As many threads as PyTorch has, each computing alone; they are kept, for it and oneDNN keep things for each."""
+    started = threading.Barrier(threads)
 
     def alone() -> None:
         torch.get_num_threads()  # a thread's first call takes the process's number, so it must come first
         torch.set_num_threads(1)  # of this thread; also the number that threads begun later start with
         started.wait()
 
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="bothways-engine")
-    for waiting in [pool.submit(alone) for _ in range(workers)]:
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="bothways-engine")
+    for waiting in [pool.submit(alone) for _ in range(threads)]:
         waiting.result()
     torch.set_num_threads(threads)
     return pool

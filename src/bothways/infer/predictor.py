@@ -251,11 +251,6 @@ class Predictor(Answering):
             self._filler = self._with(replace(model, task=MaskedTask(MaskedSettings())))
         return self._filler.with_options(top=top)
 
-    def asks_for_masks(self, texts: Sequence[str]) -> bool:
-        """Whether each text has a [MASK] and this is a model of several tasks that kept the head to fill it."""
-        mask = self.model.tokenizer.token(self.model.tokenizer.mask_id)
-        return isinstance(self.model.task, MultiTask) and self.can_fill_masks and all(mask in text for text in texts)
-
     @property
     def answering(self) -> Predictor:
         """This one, which answers by its task; of a model that was only pre-trained, its `filler`."""

@@ -48,7 +48,7 @@ class Model:
     """What is trained, saved and served.
 
     task:        None for a bare encoder
-    told:        what loading left out or began afresh, for the log
+    told:        what loading left out or began afresh, and what saving will leave out, for the log
     drawn:       the names of the weights that it began afresh
     trained_on:  (n,) uint64 hashes of the texts that it learnt from (`data/repeats.py`); None: not known, too many
     points_lost: by precision, how many points of its criterion it lost on dev against float32, where that was measured
@@ -172,7 +172,7 @@ def start_from(name: str | Path, task: Task, *, pooler: bool = True, features: F
     if features is not None:
         network.read_features(features)
     same = saved_features(folder) == features  # else a head may fit though it has learnt to read other vectors
-    return _assign(Model(tokenizer, network, task, folder), weights, heads=same)
+    return _assign(Model(tokenizer, network, task, folder, [*task.told]), weights, heads=same)
 
 
 def single_head(model: Model, name: str) -> Model:
@@ -306,15 +306,21 @@ def _write(model: Model, folder: Path, card: str, compact: bool = False) -> None
     if model.points_lost:
         saved["points_lost"] = model.points_lost
     files = {"config.json": config} if model.task is None else model.task.files(config, model.tokenizer)
-    model.tokenizer.save(folder)
+    reads, longest = model.config.max_position_embeddings, model.task.longest if model.task is not None else None
+    model.tokenizer.save(folder, model_max_length=min(reads, longest or reads))
     for file, content in (files | {"bothways.json": saved}).items():
         (folder / file).parent.mkdir(exist_ok=True)
-        (folder / file).write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        _write_text(folder / file, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
     if model.trained_on is not None:
         (folder / TEXTS).write_bytes(model.trained_on.astype("<u8").tobytes())
-    (folder / "README.md").write_text(card or f"# A {name} made with Bothways\n", encoding="utf-8")
+    _write_text(folder / "README.md", card or f"# A {name} made with Bothways\n")
     for path in (*folder.rglob("*"), folder):
         sync(path)
+
+
+def _write_text(path: Path, text: str) -> None:
+    """UTF-8; half of a surrogate pair, which a label may hold, is escaped as JSON has it."""
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def seed_everything(seed: int) -> None:

@@ -45,14 +45,20 @@ def sentence_task(folder: Path) -> EmbedTask:
     if places[0]:
         raise ModelError(f"{path}: the encoder is in {shorten(places[0])}; wanted it in this folder: move it here")
     pooling = _pooling(folder, places[1])
-    prompts = _optional(folder / "config_sentence_transformers.json").get("prompts") or {}
+    path = folder / "config_sentence_transformers.json"
+    config = _optional(path)
+    prompts = config.get("prompts") or {}
     if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
-        raise ModelError(f"{folder / 'config_sentence_transformers.json'}: prompts must be texts by name")
+        raise ModelError(f"{path}: prompts must be texts by name")
+    default = config.get("default_prompt_name")
+    if default is not None and default not in prompts:
+        raise ModelError(f"{path}: default_prompt_name is {shorten(default)}, but there is no such prompt")
     try:
         settings = EmbedSettings(pooling=pooling, normalize=len(kinds) == 3, max_length=_max_length(folder))
     except BothwaysError as error:
         raise ModelError(f"{folder}: {error}") from None
-    return EmbedTask(settings, prompts={name: prompt for name, prompt in prompts.items() if prompt})
+    named = {name: prompt for name, prompt in prompts.items() if prompt}
+    return EmbedTask(settings, prompts=named, prompt=named.get(default, ""))
 
 
 def _pooling(folder: Path, place: str) -> Pooling:

@@ -9,6 +9,10 @@ from typing import Any, Literal
 
 from bothways.errors import ConfigError
 
+BEAMS = 64  # at most: all are computed together
+PENALTY = 10  # of lengths, at most: tokens to such a power are still numbers
+TEMPERATURES = (1e-6, 1e6)  # below, the likeliest is all there is; above, all are alike
+
 
 @dataclass(frozen=True)
 class Decoding:
@@ -48,8 +52,16 @@ class Decoding:
                 raise ConfigError(f"{name} is {value}; it must be at least 1, or none")
         if self.min_length > self.max_length:
             raise ConfigError(f"min_length is {self.min_length}, which is more than max_length, {self.max_length}")
-        if not 0 < self.temperature < float("inf"):
-            raise ConfigError(f"temperature is {self.temperature}; it must be above 0 (for the likeliest: sample off)")
+        if self.beams > BEAMS:
+            raise ConfigError(f"beams is {self.beams}; it must be at most {BEAMS}")
+        if not -PENALTY <= self.length_penalty <= PENALTY:
+            raise ConfigError(f"length_penalty is {self.length_penalty}; it must lie between -{PENALTY} and {PENALTY}")
+        low, high = TEMPERATURES
+        if not low <= self.temperature <= high:
+            raise ConfigError(
+                f"temperature is {self.temperature}; it must lie between {low} and {high} "
+                "(for the likeliest: sample off)"
+            )
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ConfigError(f"top_p is {self.top_p}; it must lie in (0, 1], or be none")
         if self.sample and self.beams > 1:

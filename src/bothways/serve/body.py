@@ -1,8 +1,9 @@
-"""A request's body as JSON, read strictly: UTF-8, no NaN, no key twice, no half of a surrogate pair."""
+"""A request's body as JSON, read strictly: UTF-8, no NaN or 1e400, no key twice, no half of a surrogate pair."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
@@ -10,6 +11,7 @@ from fastapi import Request
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 
+from bothways.data.messages import shown
 from bothways.serve.problems import Problem
 
 
@@ -24,7 +26,7 @@ def parse(body: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise Problem(400, f"the body is not UTF-8: byte {error.start}") from None
     try:
-        value = json.loads(text, parse_constant=_no_number, object_pairs_hook=_once)
+        value = json.loads(text, parse_constant=_no_number, parse_float=_finite, object_pairs_hook=_once)
     except json.JSONDecodeError as error:
         raise Problem(400, f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
     except RecursionError:
@@ -43,6 +45,12 @@ def parse(body: bytes) -> Any:
 
 def _no_number(name: str) -> NoReturn:
     raise Problem(400, f"the body holds {name}, which is not JSON; send a number")
+
+
+def _finite(digits: str) -> float:
+    if math.isinf(value := float(digits)):
+        raise Problem(400, f"the body holds {shown(digits)}, which is too large for a number; send a smaller one")
+    return value
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
+import math
 import random
+import re
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,12 +22,26 @@ import numpy as np
 from bothways.errors import ConfigError, ServerError
 
 TOGETHER = 64  # inputs sent in one request
+# Bytes of their JSON. Far fewer than a body may have: a token is about three bytes, and more tokens than may wait for a
+# model would be refused for as long as anything else is waiting.
+TOGETHER_BYTES = 128 << 10
 LONGEST_WAIT_S = 60.0
 AGAIN = frozenset(
     {429, 502, 503}
 )  # what passes by itself; none of the routes changes anything, so asking twice is safe
 
 Input = str | Mapping[str, Any] | tuple[str, str]
+_LONE = re.compile("[\ud800-\udfff]")
+
+
+def check_key(key: str) -> None:
+    """That a header can carry the key.
+
+    Raises:
+        ConfigError: it can't.
+    """
+    if not re.fullmatch(r"[\x21-\x7e]+", key):
+        raise ConfigError("the key must be of ASCII letters, digits and signs, without spaces, and not empty")
 
 
 class _Client:
@@ -50,22 +66,31 @@ class _Client:
                 server says (Retry-After), else a quarter of a second, doubled each time
 
         Raises:
-            ConfigError: the URL is none of HTTP.
+            ConfigError: the URL is none of HTTP, or a header can't carry the key.
         """
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigError(f"{url!r} is no address of a server; wanted one such as http://127.0.0.1:8000")
+        host = _host(url)
+        if api_key is not None:
+            check_key(api_key)
         self.url, self.model, self.retries = url.rstrip("/"), model, retries
         self._options: dict[str, Any] = {
             "base_url": self.url,
             "headers": {} if api_key is None else {"Authorization": f"Bearer {api_key}"},
             "timeout": timeout,
             # A proxy of the environment's can't reach this machine's own address.
-            "trust_env": parts.hostname not in ("127.0.0.1", "localhost", "::1"),
+            "trust_env": host not in ("127.0.0.1", "localhost", "::1"),
         }
 
-    def _body(self, **fields: Any) -> dict[str, Any]:
-        return {"model": self.model, **{name: value for name, value in fields.items() if value is not None}}
+    def _body(self, *, options: Mapping[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
+        """What is sent, as JSON can have it.
+
+        Raises:
+            ConfigError: an option is NaN or infinite.
+        """
+        for name, value in (options or {}).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConfigError(f"{name} is {value}; a server can only be sent a finite number")
+        given = fields | ({"options": options} if options else {})
+        return {"model": _plain(self.model), **{n: _plain(value) for n, value in given.items() if value is not None}}
 
     def _wait(self, attempt: int, response: httpx2.Response | None) -> float | None:
         """Seconds until the next attempt; None: there is none."""
@@ -78,6 +103,30 @@ class _Client:
 
     def _unreachable(self, error: Exception) -> ServerError:
         return ServerError(f"{self.url} can't be reached ({type(error).__name__}); is the server running there?")
+
+    @contextlib.contextmanager
+    def _broken_off(self) -> Iterator[None]:
+        """A connection that ends before the text does, as an error; half a text is not asked for again."""
+        try:
+            yield
+        except httpx2.TransportError as error:
+            raise ServerError(f"{self.url} broke off ({type(error).__name__}); ask again") from None
+
+
+def _host(url: str) -> str:
+    """Whom the URL names.
+
+    Raises:
+        ConfigError: it is none that can be asked over HTTP.
+    """
+    try:
+        parts = urlsplit(url)
+        _ = parts.port, httpx2.URL(url).raw_host.decode("ascii").encode("idna")  # each refuses what others let through
+    except (ValueError, httpx2.InvalidURL):
+        parts = None
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"{url!r} is no address of a server; wanted one such as http://127.0.0.1:8000")
+    return parts.hostname
 
 
 def _seconds(retry_after: str | None) -> float | None:
@@ -113,15 +162,50 @@ def _vectors(answer: Any) -> np.ndarray:
     return np.stack([np.frombuffer(base64.b64decode(one["embedding"]), "<f4") for one in answer["data"]])
 
 
+def _plain(value: Any) -> Any:
+    """The value as JSON can have it: NaN and infinity are null, half of a surrogate pair is U+FFFD, as models read it,
+    and what else JSON lacks, such as a date, is a string.
+    """
+    if isinstance(value, str):
+        return _LONE.sub("\ufffd", value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, int):
+        return value
+    if isinstance(value, Mapping):
+        return {_plain(str(name)): _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return _plain(str(value))
+
+
 def _parted(inputs: Iterable[Any]) -> Iterator[list[Any]]:
-    """As many at a time as one request holds."""
-    inputs = iter(inputs)
-    while some := list(islice(inputs, TOGETHER)):
+    """As many at a time as one request holds, by number and by bytes; one text or record is one input."""
+    some: list[Any] = []
+    total = 0
+    for one in [inputs] if isinstance(inputs, str | Mapping) else inputs:
+        size = len(json.dumps(_plain(one), ensure_ascii=False).encode())
+        if some and (len(some) == TOGETHER or total + size > TOGETHER_BYTES):
+            yield some
+            some, total = [], 0
+        some.append(one)
+        total += size
+    if some:
         yield some
 
 
-def _spelt(inputs: Iterable[Input]) -> list[Any]:
-    return [list(one) if isinstance(one, tuple) else one for one in inputs]
+def _halves(some: list[Any], error: ServerError) -> list[list[Any]]:
+    """A part that was too much for the server in two, the second half first: they are taken from the end.
+
+    Raises:
+        ServerError: the one given, if it tells of something else or there is nothing to part.
+    """
+    # 422 is also the answer to what no smaller part mends.
+    too_much = error.status == 413 or (error.status == 422 and "are taken in one request" in str(error))
+    if not too_much or len(some) == 1:
+        raise error
+    half = len(some) // 2
+    return [some[half:], some[:half]]
 
 
 def _event(lines: list[str]) -> str | None:
@@ -152,21 +236,41 @@ class Client(_Client):
         if (http := self.__dict__.pop("_http", None)) is not None:
             http.close()
 
-    def _ask(self, method: str, path: str, body: Any = None) -> Any:
+    def _answer(self, method: str, path: str, body: Any = None, *, stream: bool = False) -> httpx2.Response:
+        """The first answer that is not to be asked for again; `stream`: its body is still to come."""
         http = self.__dict__.get("_http") or self.__enter__()._http
         response, failure = None, None
         for attempt in range(self.retries + 1):
             response, failure = None, None
             try:
-                response = http.request(method, path, **({} if body is None else {"json": body}))
+                request = http.build_request(method, path, **({} if body is None else {"json": body}))
+                response = http.send(request, stream=stream)
             except httpx2.TransportError as error:
                 failure = error
             if (wait := self._wait(attempt, response)) is None:
                 break
+            if response is not None:
+                response.close()
             time.sleep(wait)
         if response is None:
             raise self._unreachable(failure or RuntimeError())
-        return _read(response)
+        return response
+
+    def _ask(self, method: str, path: str, body: Any = None) -> Any:
+        return _read(self._answer(method, path, body))
+
+    def _in_parts(self, path: str, name: str, inputs: Iterable[Any], **fields: Any) -> Iterator[Any]:
+        """The answers to the inputs, so many at a time as the server takes, in order."""
+        for some in _parted(inputs):
+            parts = [some]
+            while parts:
+                part = parts.pop()
+                try:
+                    answer = self._ask("POST", path, self._body(**{name: part}, **fields))
+                except ServerError as error:
+                    parts += _halves(part, error)
+                else:
+                    yield answer
 
     def models(self) -> list[dict[str, Any]]:
         """The loaded models, and what each can do."""
@@ -178,36 +282,33 @@ class Client(_Client):
         Raises:
             ServerError: the server can't be reached or refuses; the message is its own.
         """
-        return list(self.stream([inputs] if isinstance(inputs, str | Mapping) else inputs, **options))
+        return list(self.stream(inputs, **options))
 
-    def stream(self, inputs: Iterable[Input], **options: Any) -> Iterator[dict[str, Any]]:
-        """As `predict`, however many inputs there are: some are sent at a time."""
-        for some in _parted(inputs):
-            body = self._body(inputs=_spelt(some), options=options or None)
-            yield from self._ask("POST", "/v1/predict", body)["predictions"]
+    def stream(self, inputs: str | Mapping[str, Any] | Iterable[Input], **options: Any) -> Iterator[dict[str, Any]]:
+        """As `predict`, however many inputs there are: some are sent at a time, fewer where the server takes fewer."""
+        for answer in self._in_parts("/v1/predict", "inputs", inputs, options=options):
+            yield from answer["predictions"]
 
-    def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """A vector for each text, (texts, width) float32."""
-        parts = [
-            _vectors(self._ask("POST", "/v1/embeddings", self._body(input=list(some), encoding_format="base64")))
-            for some in _parted(texts)
-        ]
-        return np.concatenate(parts)
+    def embed(self, texts: str | Sequence[str]) -> np.ndarray:
+        """A vector for each text, (texts, width) float32; a string is one text."""
+        answers = self._in_parts("/v1/embeddings", "input", texts, encoding_format="base64")
+        parts = [_vectors(answer) for answer in answers]
+        return np.concatenate(parts) if parts else self.embed("a")[:0]  # only a vector tells their width
 
-    def rerank(self, query: str, documents: Sequence[str], *, top_n: int | None = None) -> list[dict[str, Any]]:
-        """Documents by how well they fit the query, the best first: {"index", "relevance_score"}."""
-        body = self._body(query=query, documents=list(documents), top_n=top_n)
-        return self._ask("POST", "/v1/rerank", body)["results"]
+    def rerank(self, query: str, documents: str | Sequence[str], *, top_n: int | None = None) -> list[dict[str, Any]]:
+        """Documents by how well they fit the query, the best first: {"index", "relevance_score"}; a string is one."""
+        if not (given := [documents] if isinstance(documents, str) else list(documents)):
+            return []
+        return self._ask("POST", "/v1/rerank", self._body(query=query, documents=given, top_n=top_n))["results"]
 
     def generate(self, source: str, **options: Any) -> dict[str, Any]:
         """The text written from a source, whole."""
-        return self._ask("POST", "/v1/generate", self._body(input=source, stream=False, options=options or None))
+        return self._ask("POST", "/v1/generate", self._body(input=source, stream=False, options=options))
 
     def generate_stream(self, source: str, **options: Any) -> Iterator[str]:
         """The same in pieces, as they are written."""
-        http = self.__dict__.get("_http") or self.__enter__()._http
-        body = self._body(input=source, options=options or None)
-        with http.stream("POST", "/v1/generate", json=body) as response:
+        response = self._answer("POST", "/v1/generate", self._body(input=source, options=options), stream=True)
+        with contextlib.closing(response), self._broken_off():
             if response.status_code != 200:
                 response.read()
                 _read(response)
@@ -232,20 +333,38 @@ class AsyncClient(_Client):
     async def __aexit__(self, *_: object) -> None:
         await self._http.aclose()
 
-    async def _ask(self, method: str, path: str, body: Any = None) -> Any:
+    async def _answer(self, method: str, path: str, body: Any = None, *, stream: bool = False) -> httpx2.Response:
         response, failure = None, None
         for attempt in range(self.retries + 1):
             response, failure = None, None
             try:
-                response = await self._http.request(method, path, **({} if body is None else {"json": body}))
+                request = self._http.build_request(method, path, **({} if body is None else {"json": body}))
+                response = await self._http.send(request, stream=stream)
             except httpx2.TransportError as error:
                 failure = error
             if (wait := self._wait(attempt, response)) is None:
                 break
+            if response is not None:
+                await response.aclose()
             await asyncio.sleep(wait)
         if response is None:
             raise self._unreachable(failure or RuntimeError())
-        return _read(response)
+        return response
+
+    async def _ask(self, method: str, path: str, body: Any = None) -> Any:
+        return _read(await self._answer(method, path, body))
+
+    async def _in_parts(self, path: str, name: str, inputs: Iterable[Any], **fields: Any) -> AsyncIterator[Any]:
+        for some in _parted(inputs):
+            parts = [some]
+            while parts:
+                part = parts.pop()
+                try:
+                    answer = await self._ask("POST", path, self._body(**{name: part}, **fields))
+                except ServerError as error:
+                    parts += _halves(part, error)
+                else:
+                    yield answer
 
     async def models(self) -> list[dict[str, Any]]:
         """As `Client.models`."""
@@ -253,43 +372,48 @@ class AsyncClient(_Client):
 
     async def predict(self, inputs: str | Mapping[str, Any] | Sequence[Input], **options: Any) -> list[dict[str, Any]]:
         """As `Client.predict`."""
-        given = [inputs] if isinstance(inputs, str | Mapping) else inputs
-        return [one async for one in self.stream(given, **options)]
+        return [one async for one in self.stream(inputs, **options)]
 
-    async def stream(self, inputs: Iterable[Input], **options: Any) -> AsyncIterator[dict[str, Any]]:
+    async def stream(
+        self, inputs: str | Mapping[str, Any] | Iterable[Input], **options: Any
+    ) -> AsyncIterator[dict[str, Any]]:
         """As `Client.stream`."""
-        for some in _parted(inputs):
-            body = self._body(inputs=_spelt(some), options=options or None)
-            for one in (await self._ask("POST", "/v1/predict", body))["predictions"]:
+        async for answer in self._in_parts("/v1/predict", "inputs", inputs, options=options):
+            for one in answer["predictions"]:
                 yield one
 
-    async def embed(self, texts: Sequence[str]) -> np.ndarray:
+    async def embed(self, texts: str | Sequence[str]) -> np.ndarray:
         """As `Client.embed`."""
-        bodies = [self._body(input=list(some), encoding_format="base64") for some in _parted(texts)]
-        return np.concatenate([_vectors(await self._ask("POST", "/v1/embeddings", body)) for body in bodies])
+        answers = self._in_parts("/v1/embeddings", "input", texts, encoding_format="base64")
+        parts = [_vectors(answer) async for answer in answers]
+        return np.concatenate(parts) if parts else (await self.embed("a"))[:0]
 
-    async def rerank(self, query: str, documents: Sequence[str], *, top_n: int | None = None) -> list[dict[str, Any]]:
+    async def rerank(
+        self, query: str, documents: str | Sequence[str], *, top_n: int | None = None
+    ) -> list[dict[str, Any]]:
         """As `Client.rerank`."""
-        body = self._body(query=query, documents=list(documents), top_n=top_n)
-        return (await self._ask("POST", "/v1/rerank", body))["results"]
+        if not (given := [documents] if isinstance(documents, str) else list(documents)):
+            return []
+        return (await self._ask("POST", "/v1/rerank", self._body(query=query, documents=given, top_n=top_n)))["results"]
 
     async def generate(self, source: str, **options: Any) -> dict[str, Any]:
         """As `Client.generate`."""
-        return await self._ask("POST", "/v1/generate", self._body(input=source, stream=False, options=options or None))
+        return await self._ask("POST", "/v1/generate", self._body(input=source, stream=False, options=options))
 
     async def generate_stream(self, source: str, **options: Any) -> AsyncIterator[str]:
         """As `Client.generate_stream`."""
-        body = self._body(input=source, options=options or None)
-        async with self._http.stream("POST", "/v1/generate", json=body) as response:
-            if response.status_code != 200:
-                await response.aread()
-                _read(response)
-            event: list[str] = []
-            async for line in response.aiter_lines():
-                if line:
-                    event.append(line)
-                    continue
-                if (piece := _event(event)) is None:
-                    return
-                yield piece
-                event = []
+        response = await self._answer("POST", "/v1/generate", self._body(input=source, options=options), stream=True)
+        async with contextlib.aclosing(response):
+            with self._broken_off():
+                if response.status_code != 200:
+                    await response.aread()
+                    _read(response)
+                event: list[str] = []
+                async for line in response.aiter_lines():
+                    if line:
+                        event.append(line)
+                        continue
+                    if (piece := _event(event)) is None:
+                        return
+                    yield piece
+                    event = []

@@ -67,12 +67,17 @@ class Admission:
             QueueFull: with the tokens that there turned out to be, they are too many for now.
             TooLong: they are too many for ever.
         """
-        tokens = sum(example.tokens for example in examples)
+        tokens = sum(map(cost, examples))
         return self._batcher._enter(self, Job(engine, examples, deadline, time.monotonic(), waiting=tokens))
 
     def call(self, function: Callable[[], Any], *, deadline: float, tokens: int = 1) -> Future[Any]:
         """Queue a call that has the model for itself while it runs: a step of generating."""
         return self._batcher._enter(self, Job(None, (), deadline, time.monotonic(), call=function, waiting=tokens))
+
+
+def cost(example: Example) -> int:
+    """What an example counts for: its tokens, once for each beam that shall be written of it."""
+    return example.tokens * (1 if example.decoding is None else example.decoding.settings.beams)
 
 
 class Batcher:
@@ -166,9 +171,11 @@ class Batcher:
             self._admitted -= admission.tokens
             admission.tokens = 0
             if job.waiting > self.max_queue_tokens:
+                beams = any(example.decoding is not None for example in job.examples)
                 raise TooLong(
-                    f"the request has {job.waiting:,} tokens; at most {self.max_queue_tokens:,} are taken at once: "
-                    "send fewer or shorter texts"
+                    f"the request has {job.waiting:,} tokens{', counted for each beam' * beams}; at most "
+                    f"{self.max_queue_tokens:,} are taken at once: send fewer or shorter texts"
+                    f"{', or ask for fewer beams' * beams}"
                 )
             self._make_sure_of_room(job.waiting)
             self._queued += job.waiting
@@ -231,7 +238,7 @@ class Batcher:
                 continue
             begin = job.taken
             while job.taken < len(job.examples):
-                more = job.examples[job.taken].tokens
+                more = cost(job.examples[job.taken])
                 if tokens and tokens + more > self.batch_tokens:
                     break
                 tokens += more
@@ -265,7 +272,7 @@ class Batcher:
         engine = first.engine
         assert engine is not None
         examples = [example for _, part in batch for example in part]
-        begun, tokens = time.monotonic(), sum(example.tokens for example in examples)
+        begun, tokens = time.monotonic(), sum(map(cost, examples))
         try:
             answers = iter(engine.run(examples) if examples else ())
         except Exception as error:

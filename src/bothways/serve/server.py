@@ -23,7 +23,7 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket that listens there; port 0 is any free one.
 
     Raises:
-        ConfigError: the port is taken or not allowed, or the host is none of this machine's.
+        ConfigError: the port is taken or not allowed, or the host is none of this machine's, or no name at all.
     """
     listening = None
     try:
@@ -31,6 +31,8 @@ def listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+    except UnicodeError:  # a part of the name is empty or longer than a name's may be
+        raise ConfigError(f"{host!r} is no name of a host; try --host 127.0.0.1") from None
     except OSError as error:
         if listening is not None:
             listening.close()

@@ -48,6 +48,7 @@ _PROBLEM_TYPES: dict[Kind, str] = {  # transformers' words for the kind of loss
     "several": "multi_label_classification",
     "number": "regression",
 }
+_FOUND: dict[Kind, str] = {"several": "lists of labels", "number": "numbers"}
 _CRITERIA: dict[Kind, str] = {"one": "accuracy", "several": "micro_f1", "number": "pearson"}
 
 
@@ -114,6 +115,7 @@ class ClassifyTask(LabelTask):
     def learn(cls, records: Sequence[Record], settings: ClassifySettings) -> ClassifyTask:
         """Labels and their kind, from the training records."""
         kind = settings.kind if settings.kind != "auto" else _kind(records)
+        _check_one(settings, kind)
         if kind == "number":
             read_all(records, _number)
             return cls(settings, kind, ["number"], positive=_positive(settings, kind, []))
@@ -228,6 +230,16 @@ def _has_fraction(value: Any, *, spelt: bool) -> bool | None:
     return isinstance(value, float) and not value.is_integer()
 
 
+def _check_one(settings: ClassifySettings, kind: Kind) -> None:
+    """Raises ConfigError where something is set that only the loss of one label has, and there is another kind."""
+    for name in ("class_weights", "label_smoothing"):
+        if kind != "one" and (value := getattr(settings, name)):
+            raise ConfigError(
+                f"classify.{name} is {value!r}; it is for one label a text, and the records have {_FOUND[kind]}; "
+                f"leave it out"
+            )
+
+
 def _positive(settings: ClassifySettings, kind: Kind, found: Sequence[str]) -> str | None:
     """Of two labels the one named, else the rarer, else the later; None: there are not two, or not one a record.
 
@@ -239,7 +251,7 @@ def _positive(settings: ClassifySettings, kind: Kind, found: Sequence[str]) -> s
         counts = Counter(found)
         return min(reversed(labels), key=lambda label: counts[label])
     if named is not None and (len(labels) != 2 or named not in labels):
-        there = listed(labels) if labels else {"several": "lists of labels", "number": "numbers"}[kind]
+        there = listed(labels) if labels else _FOUND[kind]
         raise ConfigError(f"classify.positive is {named!r}; wanted one of two labels, and the records have {there}")
     return named
 

@@ -8,8 +8,18 @@ from pathlib import Path
 
 from bothways.data.files import open_text
 from bothways.errors import DataError
+from bothways.text.characters import HAN
 
-_LINE = re.compile(r"\s*(.*?\S)(?:\s+\d+(?:\s+[A-Za-z]+)?)?\s*")
+# Parts of speech as jieba's dictionaries name them. jieba takes any small letters after a word for one, even those of
+# "machine learning"; here a phrase without Han characters stays whole.
+_TAGS = (
+    "a|ad|ag|an|b|c|d|df|dg|e|eng|f|g|h|i|j|k|l|m|mg|mq|n|ng|nr|nrfg|nrt|ns|nt|nz|o|p|q|r|rg|rr|rz|s|t|tg|u|ud|ug|uj|"
+    "ul|uv|uz|v|vd|vg|vi|vn|vq|w|x|y|z|zg"
+)
+_FREQUENCY = r"\s+\d+(?:\s+[A-Za-z]+)?"
+_LINE = re.compile(rf"\s*(.*?\S)(?:{_FREQUENCY})?\s*")
+_HAN_LINE = re.compile(rf"\s*(.*?\S)(?:{_FREQUENCY}|\s+(?:{_TAGS}))?\s*")
+_HAN = re.compile(f"[{HAN}]")
 
 
 class Dictionary:
@@ -42,13 +52,15 @@ class Dictionary:
 
 
 def read_dictionary(path: str | Path) -> list[str]:
-    """The words of a file, one a line; a frequency and a tag after it, as jieba's dictionaries have them, are left out.
+    """The words of a file, one a line, without the frequency and the tag that jieba's dictionaries may have after it.
 
     Raises:
         DataError: no such file, or not a word in it.
     """
     path = Path(path)
-    words = [match[1] for _, line in open_text(path) if (match := _LINE.fullmatch(line))]
+    lines = (line for _, line in open_text(path))
+    found = ((_HAN_LINE if _HAN.search(line) else _LINE).fullmatch(line) for line in lines)
+    words = [match[1] for match in found if match]
     if not words:
         raise DataError("the dictionary holds no word; wanted one a line", path=path)
     return words

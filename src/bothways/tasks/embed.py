@@ -88,6 +88,7 @@ class EmbedTask(Task):
         self.settings, self.prompts, self.prompt = settings, prompts or {}, prompt
         self.kind: Kind | None = kind
         self.points = None if kind == "texts" else 100.0  # their score is how evenly vectors spread, in nats
+        self.longest = settings.max_length
         self.level: Level = level
         self.words: Words = words
 
@@ -112,7 +113,7 @@ class EmbedTask(Task):
         self, records: Sequence[Record], tokenizer: Tokenizer, *, max_length: int, labelled: bool, first: int = 0
     ) -> list[Encoded]:
         """A group of rows for each text, pair or part; the texts of one record stay together."""
-        limit = min(max_length, self.settings.max_length or max_length)
+        limit = min(max_length, self.longest or max_length)
         if self.level in PARTS:
             return encode_parts(
                 records,
@@ -247,12 +248,14 @@ class EmbedTask(Task):
 
     def to_dict(self) -> dict[str, Any]:
         """Settings, and what it was trained on."""
-        return {"kind": self.kind, "prompts": self.prompts, "settings": settings_dict(self.settings)}
+        usual = {"prompt": self.prompt} if self.prompt else {}
+        return {"kind": self.kind, "prompts": self.prompts, **usual, "settings": settings_dict(self.settings)}
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> EmbedTask:
         """The task that `to_dict` described."""
-        return cls(EmbedSettings(**saved["settings"]), kind=saved["kind"], prompts=saved["prompts"])
+        settings = EmbedSettings(**saved["settings"])
+        return cls(settings, kind=saved["kind"], prompts=saved["prompts"], prompt=saved.get("prompt", ""))
 
     def files(self, base: dict[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
         """What sentence-transformers reads beside the encoder, in the words that all its releases know."""
@@ -260,7 +263,7 @@ class EmbedTask(Task):
         if self.settings.normalize:
             modules.append(("2_Normalize", "Normalize"))
         reads = base["max_position_embeddings"]
-        limit = min(self.settings.max_length or reads, reads)
+        limit = min(self.longest or reads, reads)
         modes = {"cls_token": "cls", "mean_tokens": "mean", "max_tokens": "max"}
         return super().files(base, tokenizer) | {
             "modules.json": [
@@ -275,7 +278,7 @@ class EmbedTask(Task):
             "sentence_bert_config.json": {"max_seq_length": limit, "do_lower_case": False},
             "config_sentence_transformers.json": {
                 "prompts": self.prompts,
-                "default_prompt_name": None,
+                "default_prompt_name": next((name for name, one in self.prompts.items() if one == self.prompt), None),
                 "similarity_fn_name": "cosine",
             },
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from bothways.data.messages import nearest, shown
 from bothways.data.record import Record
 from bothways.errors import ModelError
 
+_NUMBER = re.compile(r"-?[0-9]{1,18}")
 UNSEEN = -100  # a gold label that training did not see: cross-entropy passes over it (torch's ignore_index)
 
 
@@ -23,10 +25,8 @@ def as_label(value: Any) -> str:
 
 def learn_labels(found: Iterable[str]) -> list[str]:
     """The distinct labels, in an order that doesn't depend on the order of records (numbers by value)."""
-    labels = set(found)
-    if all(label.lstrip("-").isdigit() for label in labels):
-        return sorted(labels, key=int)
-    return sorted(labels)
+    labels = sorted(set(found))
+    return sorted(labels, key=int) if all(map(_NUMBER.fullmatch, labels)) else labels
 
 
 def label_index(label: str, labels: Sequence[str], record: Record) -> int:

@@ -27,6 +27,8 @@ def merged(record: int, encoded: dict[str, Encoded], left_out: dict[str, str]) -
     for name, one in encoded.items():
         for number, example in enumerate(one.examples):
             key = tuple(part for piece in example.pieces for part in _content(piece))
+            if any(read.redraw is not None for read in example.reads.values()):  # another epoch masks it otherwise
+                key = (*key, b"redrawn")
             while name in groups.get(key, ()):  # the task itself has another like it
                 key = (*key, b"again")
             groups.setdefault(key, {})[name] = number, example

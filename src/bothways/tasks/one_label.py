@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -153,7 +154,13 @@ def softmax(logits: Float[np.ndarray, "*rows C"]) -> Float[np.ndarray, "*rows C"
 
 def named_scores(probabilities: Float[np.ndarray, " C"], labels: Sequence[str]) -> dict[str, float]:
     """Each label's probability, as predictions show it."""
-    return {label: round(float(p), 6) for label, p in zip(labels, probabilities, strict=True)}
+    return {label: _rounded(float(p)) for label, p in zip(labels, probabilities, strict=True)}
+
+
+def _rounded(probability: float) -> float:
+    """To six digits of what it is, or of what is missing to 1 where that is less: sure answers must not tie in rank."""
+    less = min(probability, 1.0 - probability)
+    return round(probability, 5 - math.floor(math.log10(less))) if less > 0 else probability
 
 
 def right_labels(gold: Sequence[str], predictions: Sequence[dict[str, Any]]) -> np.ndarray:

@@ -127,6 +127,19 @@ class PairTask(LabelTask):
         return cls(PairSettings(**saved["settings"]), saved["labels"], saved["weights"])
 
 
+def belonging(task: PairTask) -> str:
+    """The label that says that two texts belong together, by which texts are ranked.
+
+    The task's own positive one, else X where another label is not_X, else "entailment", else the last.
+    """
+    if task.settings.positive is not None:
+        return task.settings.positive
+    for label in task.labels:
+        if any(f"{no}{gap}{label}" in task.labels for no in ("not", "non") for gap in "_ -"):
+            return label
+    return "entailment" if "entailment" in task.labels else task.labels[-1]
+
+
 def _label(record: Record) -> str:
     """The label of a record that has two texts."""
     read_pair(record)

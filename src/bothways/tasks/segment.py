@@ -8,6 +8,7 @@ reference   Xue, 2003, Chinese Word Segmentation as Character Tagging
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -40,6 +41,7 @@ TAGS = TagSet(["B", "M", "E", "S"], "BMES")
 _BEGIN, _MIDDLE, _END, _SINGLE = range(4)
 _TAG = np.array([[_MIDDLE, _END], [_BEGIN, _SINGLE]])  # by whether a unit begins a word, and whether it ends one
 _LOST = "a word boundary inside a run of letters or digits (or white space inside a word) can't be learnt"
+MOST_BYTES = 3 << 20  # of training words in a saved model's JSON, of which 8 MiB are read: there may be two lists
 _HALF_WIDTH = {full: full - 0xFEE0 for full in range(0xFF01, 0xFF5F)}
 
 
@@ -93,7 +95,11 @@ class SegmentTask(Task):
     @classmethod
     def learn(cls, records: Sequence[Record], settings: SegmentSettings) -> SegmentTask:
         """The training words, by which words of a test set are told to be seen or not."""
-        return cls(settings, {word for words in read_all(records, _words) for word in _solid(words)})
+        task = cls(settings, {word for words in read_all(records, _words) for word in _solid(words)})
+        if task.training_words and not _listed(task.training_words):
+            count = f"the {len(task.training_words):,} training words"
+            task.told = (f"{count} are too many to be saved: the saved model can't tell recall by vocabulary",)
+        return task
 
     def with_options(self, **options: Any) -> SegmentTask:
         """The same task that keeps the words of a user's dictionary whole.
@@ -203,13 +209,20 @@ class SegmentTask(Task):
         return text.translate(_HALF_WIDTH) if self.settings.fold_width else text
 
     def to_dict(self) -> dict[str, Any]:
-        """Settings, and the training words in one string, a word a line."""
-        return {"settings": settings_dict(self.settings), "training_words": "\n".join(sorted(self.training_words))}
+        """Settings, and the training words in one string, a word a line; none if they are too many."""
+        return {"settings": settings_dict(self.settings), "training_words": _listed(self.training_words)}
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> SegmentTask:
         """The task that `to_dict` described."""
         return cls(SegmentSettings(**saved["settings"]), saved.get("training_words", "").split())
+
+
+def _listed(words: Iterable[str]) -> str:
+    """The words, one a line; "" if they take more than `MOST_BYTES`."""
+    lines = "\n".join(sorted(words))
+    size = len(json.dumps(lines, ensure_ascii=False).encode(errors="backslashreplace"))
+    return lines if size <= MOST_BYTES else ""
 
 
 def _words(record: Record) -> list[str]:

@@ -136,10 +136,15 @@ class TagTask(WordTask):
         """The right tags.
 
         Raises:
-            DataError: there are none, or the scheme forbids their sequence.
+            DataError: there are none, the scheme forbids their sequence, or spans where tags mark none.
         """
         scheme = self.tags.scheme
         if _is_marked(record):
+            if scheme == PLAIN:
+                known = ", ".join(self.tags.names[:12]) + (", …" if len(self.tags.names) > 12 else "")
+                raise record.error(
+                    f'"spans" mark parts of a text, but the model tags each word ({known}); wanted "tokens" and "tags"'
+                )
             if sentence.offsets is None:
                 raise record.error('"text" is not the words of "tokens" with white space between; leave "tokens" out')
             found, widened = word_spans(marks_in(record), sentence.offsets)

@@ -32,6 +32,7 @@ _PATTERNS: dict[str, re.Pattern[str]] = {
 }
 _JOINER = "\u200d"
 _SKIN_TONES = range(0x1F3FB, 0x1F400)
+_FLAG_LETTERS = range(0x1F1E6, 0x1F200)
 
 
 def split(text: str, how: Split) -> Offsets:
@@ -43,14 +44,15 @@ def split(text: str, how: Split) -> Offsets:
             words that jieba finds; "english" are words as treebanks have them
 
     What is seen as one character stays together: combining marks, zero-width characters and joined emoji belong to
-    the character before them.
+    the character before them, and of the letters that spell flags two make one.
 
     Raises:
         ConfigError: "chinese", and rjieba is not installed.
     """
     if how == "chinese":
-        return [part for start, end in chinese_words(text) for part in _without_spaces(text, start, end)]
-    found = (match.span() for match in _PATTERNS[how].finditer(text))
+        found = (part for start, end in chinese_words(text) for part in _without_spaces(text, start, end))
+    else:
+        found = (match.span() for match in _PATTERNS[how].finditer(text))
     return list(found) if text.isascii() else list(_joined(text, found, letters=how != "characters"))
 
 
@@ -61,7 +63,8 @@ def _joined(text: str, found: Iterator[tuple[int, int]], *, letters: bool) -> It
         own = _kind(text[at])
         if at == end:  # nothing stands between them
             marks = own == "mark" or text[at - 1] == _JOINER
-            if marks or (letters and own == kind == "letter" and _kind(text[at - 1]) == "mark"):
+            flag = at == start + 1 and ord(text[start]) in _FLAG_LETTERS and ord(text[at]) in _FLAG_LETTERS
+            if marks or flag or (letters and own == kind == "letter" and _kind(text[at - 1]) == "mark"):
                 end = to
                 continue
         if start >= 0:

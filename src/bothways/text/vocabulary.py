@@ -51,8 +51,8 @@ def learn_vocabulary(
     """
     fixed = [*SPECIALS, *(entry for entry in dict.fromkeys(required) if entry not in SPECIALS)]
     for entry in required:
-        if not entry or "\n" in entry or "\r" in entry:
-            raise ConfigError(f"required vocabulary entry {entry!r}; wanted text without a line end")
+        if not entry or "\n" in entry or "\r" in entry or replace_surrogates(entry) != entry:
+            raise ConfigError(f"required vocabulary entry {entry!r}; wanted whole characters without a line end")
     words = _count_words(texts, lowercase)
     if not words:
         raise DataError("no text to learn a vocabulary from: every line is empty; give --text a file with sentences")
@@ -61,7 +61,8 @@ def learn_vocabulary(
     if len(base) > size:
         raise ConfigError(
             f"a vocabulary of {size} is too small: special tokens, required entries and single characters need "
-            f"{len(base)}; give --size {len(base)} or more, or a lower alphabet limit"
+            f"{len(base)}; wanted a size of {len(base)} or more (--size; pretrain: --vocab-size), "
+            f"or a lower alphabet limit"
         )
     return _merge(words, base, size, min_frequency)
 

@@ -35,7 +35,7 @@ class RunLog:
         begun = self.path.with_name(f".{self.path.name}.part")
         begun.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         begun.replace(self.path)
-        self._file = self.path.open("a", encoding="utf-8")
+        self._file = self.path.open("a", encoding="utf-8", errors="backslashreplace")
 
     def write(self, entry: dict[str, Any]) -> None:
         """One JSON line."""

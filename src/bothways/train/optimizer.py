@@ -54,6 +54,10 @@ class Optim:
         for name in ("dropout", "attention_dropout"):
             if (value := getattr(self, name)) is not None and not 0 <= value < 1:
                 raise ConfigError(f"optim.{name} is {value}; a probability to drop lies in [0, 1)")
+        if not self.weight_decay >= 0:
+            raise ConfigError(f"optim.weight_decay is {self.weight_decay}; it must be at least 0")
+        if not self.eps > 0:
+            raise ConfigError(f"optim.eps is {self.eps}; it must be above 0 (AdamW: 1e-8 to 1e-6)")
         if self.clip is not None and not self.clip > 0:
             raise ConfigError(f"optim.clip is {self.clip}; it must be above 0, or none")
 

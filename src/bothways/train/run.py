@@ -116,6 +116,11 @@ def run_finetune(wanted: Any, *, train: Data | None = None, dev: Data | None = N
         dev_records = _records(wanted, "dev", dev)
         if dev_records == []:
             raise DataError("dev holds no record; leave it out to train without")
+        if wanted.settings.patience is not None and dev_records is None:
+            raise ConfigError(
+                "--patience waits for a better dev score, and there are no dev records; give --dev, "
+                "or leave --patience out"
+            )
         if wanted.against is not None:
             if dev_records is None:
                 raise ConfigError("--against compares on the dev records, and there are none; give --dev")

@@ -12,19 +12,28 @@ from bothways.train.optimizer import Optim
 
 
 @dataclass(frozen=True)
-class Batching:
-    """How texts become batches."""
+class Splitting:
+    """How steps become batches."""
 
-    max_length: int | None = None
-    """longest sequence in tokens; none: what the model reads"""
     micro_tokens: int = 8192
     """a step is split into batches of at most so many tokens, to fit into memory"""
 
     def __post_init__(self) -> None:
-        if self.max_length is not None and self.max_length < 8:
-            raise ConfigError(f"batching.max_length is {self.max_length}; at least 8 tokens are needed")
         if self.micro_tokens < 1:
             raise ConfigError(f"batching.micro_tokens is {self.micro_tokens}; it must be at least 1")
+
+
+@dataclass(frozen=True)
+class Batching(Splitting):
+    """How texts become batches."""
+
+    max_length: int | None = None
+    """longest sequence in tokens; none: what the model reads"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_length is not None and self.max_length < 8:
+            raise ConfigError(f"batching.max_length is {self.max_length}; at least 8 tokens are needed")
 
 
 @dataclass(frozen=True)
@@ -138,7 +147,7 @@ class Pretrain:
         default_factory=lambda: Optim(method="muon", lr=1e-3, warmup=0.05, beta2=0.98, eps=1e-6, dropout=0.0)
     )
     corpus: Corpus = field(default_factory=Corpus)
-    batching: Batching = field(default_factory=Batching)
+    batching: Splitting = field(default_factory=Splitting)
 
     def __post_init__(self) -> None:
         given = [name for name in ("steps", "epochs", "minutes") if getattr(self, name) is not None]

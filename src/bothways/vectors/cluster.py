@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,11 +16,11 @@ from threadpoolctl import threadpool_limits
 
 from bothways.data.record import Record, require
 from bothways.data.records import read_records
-from bothways.data.whole import whole
+from bothways.data.whole import remove, whole
 from bothways.errors import ConfigError, DataError
 from bothways.infer.predictor import Predictor
 from bothways.metrics.clusters import clusters as cluster_scores
-from bothways.vectors.embed import embed_file
+from bothways.vectors.embed import embed_file, held
 from bothways.vectors.index import unit
 from bothways.vectors.keywords import keywords
 from bothways.vectors.map import draw_map
@@ -86,8 +85,8 @@ def cluster_file(
         seed: decides the sample, KMeans' starts and the map
 
     Raises:
-        ConfigError: `out` exists, more clusters than texts, or a smallest cluster of fewer than 2.
-        DataError: a record without text, or only one.
+        ConfigError: `out` exists or is being written to, or fewer than 2 clusters or texts of one are asked for.
+        DataError: a record without text, or fewer texts than clusters.
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -100,28 +99,31 @@ def cluster_file(
         raise ConfigError("a smallest cluster is HDBSCAN's; leave --min-size out, or use --method hdbscan")
     if min_size is not None and min_size < 2:
         raise ConfigError(f"min-size is {min_size}; wanted at least 2")
-    work = out.with_name(f".{out.name}.work")
-    work.mkdir(parents=True, exist_ok=True)
-    (work / "vectors.npy").unlink(missing_ok=True)
+    seed %= 1 << 32  # scikit-learn takes no more
     begun = time.perf_counter()
-    done = embed_file(predictor, data, work / "vectors.npy", identity=identity, columns=columns, quiet=quiet)
-    told = done.told
-    vectors = unit(np.load(work / "vectors.npy"))
-    if len(vectors) < 2 or (clusters or 0) > len(vectors):
-        shutil.rmtree(work)
-        raise DataError(f"there are {len(vectors)} texts; wanted more, or fewer --clusters", path=data)
-    records = list(read_records(data, columns=columns))
-    texts = [require(record, "text", str) for record in records]
-    with threadpool_limits(1):  # sums in the order of their threads would differ from run to run
-        labels, tried = assign(vectors, clusters=clusters, method=method, min_size=min_size, seed=seed)
-        numbers, centres = _numbered(labels, vectors)
-        found = _described(numbers, centres, vectors, texts)
-        scores = _scores(records, numbers)
-        with whole(out) as part:
-            part.mkdir()
-            _write(part, records, numbers, centres, vectors, found, scores, tried, asked=method)
-            told += draw_map(part / "map.html", vectors, numbers, texts, [asdict(one) for one in found], seed=seed)
-    shutil.rmtree(work)
+    work = out.with_name(f".{out.name}.work")
+    with held(work):
+        (work / "vectors.npy").unlink(missing_ok=True)
+        done = embed_file(
+            predictor, data, work / "vectors.npy", identity=identity, columns=columns, quiet=quiet, keep=True
+        )
+        told = done.told
+        vectors = unit(np.load(work / "vectors.npy"))
+        if len(vectors) < 2 or (clusters or 0) > len(vectors):
+            remove(work)
+            raise DataError(f"there are {len(vectors)} texts; wanted more, or fewer --clusters", path=data)
+        records = list(read_records(data, columns=columns))
+        texts = [require(record, "text", str) for record in records]
+        with threadpool_limits(1):  # sums in the order of their threads would differ from run to run
+            labels, tried = assign(vectors, clusters=clusters, method=method, min_size=min_size, seed=seed)
+            numbers, centres = _numbered(labels, vectors)
+            found = _described(numbers, centres, vectors, texts)
+            scores = _scores(records, numbers)
+            with whole(out) as part:
+                part.mkdir()
+                _write(part, records, numbers, centres, vectors, found, scores, tried, asked=method)
+                told += draw_map(part / "map.html", vectors, numbers, texts, [asdict(one) for one in found], seed=seed)
+        remove(work)
     read = done.coverage
     counts = {"records": done.records, "tokens": read.kept, "tokens_strided": read.strided}
     counts |= {"tokens_dropped": read.dropped, "seconds": round(time.perf_counter() - begun, 3)}

@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,6 +23,7 @@ import numpy as np
 
 from bothways.data.record import Record
 from bothways.data.records import read_records
+from bothways.data.whole import remove
 from bothways.errors import ConfigError, DataError, Stopped
 from bothways.infer.embedding import Parts, Told, embedded
 from bothways.infer.predictor import Predictor, segmented
@@ -56,6 +56,7 @@ def embed_file(
     columns: Mapping[str, str] | None = None,
     segmenter: Predictor | None = None,
     quiet: bool = False,
+    keep: bool = False,
 ) -> Embedded:
     """Write the vectors of every record of `data` to `out`: .npy, .jsonl or .parquet.
 
@@ -63,6 +64,7 @@ def embed_file(
         predictor: of `Predictor.embedder`
         identity: what decides the vectors (model and options), so that parts of other ones are not taken for these
         segmenter: a segmentation model, by which texts are parted into words
+        keep: leave the parts beside `out`, for who has more to do and, stopped, would begin again here
 
     Memory does not grow with the number of records.
 
@@ -78,7 +80,7 @@ def embed_file(
     check_out(out, parted=parted)
     out.parent.mkdir(parents=True, exist_ok=True)
     work = out.with_name(f".{out.stem}.parts")
-    with _held(work):
+    with held(work):
         _bind(work, identity)
         counted = Counted("records", quiet=quiet)
         told, seen, files, reused = Told(), Columns(), [], 0
@@ -96,7 +98,8 @@ def embed_file(
             raise Stopped(f"stopped after {told.records:,} records; the same command goes on from there") from None
         counted.end(told.records)
         width = _assemble(out, work, files, read_records(data, columns=columns), seen)
-        shutil.rmtree(work)
+        if not keep:
+            remove(work)
     return Embedded(told.records, width, reused, told.coverage, told.lines())
 
 
@@ -194,15 +197,27 @@ def _assemble(out: Path, work: Path, files: Sequence[Path], records: Iterator[Re
 
 
 @contextlib.contextmanager
-def _held(work: Path) -> Iterator[None]:
-    """The folder of parts, made if need be, for this process alone."""
-    work.mkdir(exist_ok=True)
-    with (work / "lock").open("w") as file:
+def held(work: Path) -> Iterator[None]:
+    """A folder of unfinished work, made if need be, for this process alone; removed if nothing was left in it.
+
+    Raises:
+        ConfigError: another process holds it.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    lock = work / "lock"
+    with lock.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ours = os.path.samestat(os.fstat(file.fileno()), lock.stat())  # or who had it has cleared it away meanwhile
         except OSError:
-            raise ConfigError(f"another process is writing to {work}; wait for it, or give another --out") from None
-        yield
+            ours = False
+        if not ours:
+            raise ConfigError(f"another process is writing to {work}; wait for it, or give another --out")
+        try:
+            yield
+        finally:
+            if work.is_dir() and [*work.iterdir()] == [lock]:
+                remove(work)
 
 
 def _bind(work: Path, identity: Mapping[str, Any]) -> None:

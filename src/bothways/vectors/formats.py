@@ -48,13 +48,16 @@ class Columns:
         """See these too."""
         for record in records:
             for name, value in record.fields.items():
-                self.kinds.setdefault(name, set()).add(type(value))
+                kind = str if type(value) is int and not -(2**63) <= value < 2**63 else type(value)
+                self.kinds.setdefault(name, set()).add(kind)
 
     def type_of(self, name: str) -> type:
-        """One type that holds all values: numbers, truth values or (others as JSON) strings."""
+        """One type that holds all values: numbers, truth values, None's, or (others as JSON) strings."""
         kinds = self.kinds[name] - {type(None)}
+        if not kinds:
+            return type(None)
         for wanted, allowed in ((bool, {bool}), (int, {int}), (float, {int, float})):
-            if kinds and kinds <= allowed:
+            if kinds <= allowed:
                 return wanted
         return str
 
@@ -161,7 +164,7 @@ class ParquetWriter:
             if not self.columns.several:
                 return {"vector": rows}
             return {"vectors": pa.ListArray.from_arrays(bounds, rows)}
-        texts = [text for place in block.places for text in place["texts"]]
+        texts = [_LONE.sub("\ufffd", text) for place in block.places for text in place["texts"]]
         spans = [span for place in block.places for span in place["offsets"] or [(None, None)] * len(place["texts"])]
         parts = {
             "text": pa.array(texts, pa.string()),
@@ -182,7 +185,7 @@ def table_of(records: Sequence[Record], columns: Columns) -> Any:
     """The fields of records as a table of pyarrow."""
     import pyarrow as pa
 
-    types = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
+    types = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string(), type(None): pa.null()}
     table = {}
     for name in columns.kinds:
         kind = columns.type_of(name)

@@ -15,9 +15,10 @@ import numpy as np
 
 from bothways.data.record import Record
 from bothways.data.records import read_records
+from bothways.data.whole import remove
 from bothways.errors import ConfigError, DataError
 from bothways.infer.predictor import Predictor
-from bothways.vectors.embed import embed_file
+from bothways.vectors.embed import embed_file, held
 from bothways.vectors.formats import Columns, table_of
 from bothways.vectors.index import FORMAT, MANIFEST, Index, graph_of, id_of, text_of, unit
 from bothways.vectors.words import words_of
@@ -61,9 +62,29 @@ def change_index(
         model: where the model is, for searching
 
     Raises:
-        ConfigError: `made_by` is not what the index was made by, or an id to delete that it doesn't have.
-        DataError: a record without text, or an id given twice.
+        ConfigError: `made_by` is not what the index was made by, an id to delete that it doesn't have, or another
+            process is changing it.
+        DataError: a record without text, an id given twice, or a field that is of another type in the index.
     """
+    work = folder.with_name(f".{folder.name}.work")
+    with held(work):  # from reading what there is to writing what there will be
+        changed = _changed(folder, work, predictor, data, columns, delete, made_by, model, keywords, quiet)
+        remove(work)
+    return changed
+
+
+def _changed(
+    folder: Path,
+    work: Path,
+    predictor: Predictor,
+    data: str | Path | None,
+    columns: Mapping[str, str] | None,
+    delete: Iterable[str],
+    made_by: Mapping[str, Any],
+    model: str,
+    keywords: bool,
+    quiet: bool,
+) -> Changed:
     old = Index(folder) if (folder / MANIFEST).is_file() else None
     if old is None and folder.exists() and any(_GENERATION.fullmatch(one.name) is None for one in folder.iterdir()):
         raise ConfigError(f"--out {folder} exists already and is no index; give another folder")
@@ -74,16 +95,16 @@ def change_index(
     if keywords:
         import bm25s  # noqa: F401  (where it is missing, that is known before the vectors are computed)
     gone = _numbers_of(old, list(delete))
-    work = folder.with_name(f".{folder.name}.work")
-    work.mkdir(parents=True, exist_ok=True)
     told: list[str] = []
     new = np.empty((0, 0), dtype=np.float32)
     ids: dict[str, int] = {}
     columns_seen, texts = Columns(), work / "records.jsonl"
     if data is not None:
         ids = _normalised(data, columns, texts, columns_seen)
+        if old is not None:  # before the vectors are computed
+            _joined([old.table.slice(0, 0), table_of([], columns_seen)])
         (work / "vectors.npy").unlink(missing_ok=True)
-        done = embed_file(predictor, texts, work / "vectors.npy", identity=made_by, quiet=quiet)
+        done = embed_file(predictor, texts, work / "vectors.npy", identity=made_by, quiet=quiet, keep=True)
         told, new = done.told, np.load(work / "vectors.npy", mmap_mode="r")
     replaced = [number for number, id in enumerate(old.ids if old else ()) if id in ids]
     kept = np.ones(len(old.ids) if old else 0, dtype=bool)
@@ -98,7 +119,6 @@ def change_index(
         {"model": model, "made_by": dict(made_by)},
         keywords,
     )
-    shutil.rmtree(work)
     total = int(kept.sum()) + len(ids)
     return Changed(total, len(ids) - len(replaced), len(replaced), len(gone), told)
 
@@ -164,11 +184,12 @@ def _write(
         else:
             graph.add(np.concatenate([before, added]), np.ascontiguousarray(vectors))
         graph.save(str(place / "graph.usearch"))
-    if keywords:
+    split = [words_of(text) for text in table["text"].to_pylist()] if keywords else []
+    if any(split):  # bm25s can't index texts of which none has a word
         import bm25s
 
         words = bm25s.BM25()
-        words.index([words_of(text) for text in table["text"].to_pylist()], show_progress=False)
+        words.index(split, show_progress=False)
         words.save(str(place / "words"), show_progress=False)
     manifest = {
         "format": FORMAT,
@@ -194,16 +215,23 @@ def _records(path: Path, old: Index | None, kept: np.ndarray, texts: Path | None
     import pyarrow as pa
     from pyarrow import parquet
 
-    parts = [] if old is None else [old.table.filter(pa.array(kept))]
+    parts: list[Any] = [] if old is None else [old.table.filter(pa.array(kept))]
     if texts is not None:
         parts += [table_of(list(chunk), seen) for chunk in _chunks(read_records(texts))]
+    table = _joined(parts)
+    parquet.write_table(table, path)
+    return table
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """Tables as one, with the fields of all."""
+    import pyarrow as pa
+
     try:
-        table = pa.concat_tables(parts, promote_options="permissive")
+        return pa.concat_tables(parts, promote_options="permissive")
     except pa.ArrowException as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"a field is of another type than in the index: {reason}; give it another name") from None
-    parquet.write_table(table, path)
-    return table
 
 
 def _chunks(records: Iterable[Record]) -> Iterable[list[Record]]:

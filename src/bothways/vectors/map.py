@@ -58,6 +58,8 @@ def flat(vectors: np.ndarray, seed: int) -> np.ndarray:
     from sklearn.manifold import TSNE
 
     count = len(vectors)
+    if np.ptp(vectors, axis=0).max() < 1e-6:  # all the same: nothing to tell apart, and t-SNE would crash
+        return np.zeros((count, 2))
     less = PCA(min(DIRECTIONS, *vectors.shape), random_state=seed).fit_transform(vectors.astype(np.float64))
     if less.shape[1] < 2:
         less = np.pad(less, ((0, 0), (0, 2 - less.shape[1])))

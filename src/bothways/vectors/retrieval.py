@@ -54,7 +54,11 @@ def evaluate_retrieval(model: Predictor | None, folder: str | Path, *, split: st
     begun = time.perf_counter()
     folder = Path(folder)
     corpus = list(read_records(_needed(folder, "corpus")))
-    documents = {id_of(record, number): text_of(record) for number, record in enumerate(corpus, 1)}
+    documents: dict[str, str] = {}
+    for number, record in enumerate(corpus, 1):
+        if (id := id_of(record, number)) in documents:
+            raise record.error(f"the id {id!r} is that of an earlier document too; wanted each once")
+        documents[id] = text_of(record)
     every_grade, judged = _qrels(folder, split, documents)
     grades = {query: given for query, given in every_grade.items() if any(grade > 0 for grade in given.values())}
     queries = _queries(folder, split, grades)
@@ -161,10 +165,11 @@ def _by_words(
     import bm25s
 
     index = bm25s.BM25()
-    index.index([words_of(text) for text in documents.values()], show_progress=False)
+    if any(split := [words_of(text) for text in documents.values()]):  # it can't index texts of which none has a word
+        index.index(split, show_progress=False)
 
     def scores(query: str) -> np.ndarray:
-        known = [word for word in words_of(query) if word in index.vocab_dict]
+        known = [word for word in words_of(query) if word in getattr(index, "vocab_dict", ())]
         return index.get_scores(known) if known else np.zeros(len(documents), dtype=np.float32)
 
     return _ranked(list(documents), map(scores, queries.values()), queries, candidates)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from bothways.infer.embedding import Told, embedded
 from bothways.infer.inputs import records_of
 from bothways.infer.predictor import Predictor
 from bothways.tasks.base import Coverage
+from bothways.tasks.pair import PairTask, belonging
 from bothways.vectors.index import Index, unit
 from bothways.vectors.words import words_of
 
@@ -29,6 +30,7 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "=": operator.eq,
 }
 _ORDERED = (">=", "<=", ">", "<")
+_OWN = {"score": "record_score"}  # what a record's own field is called in a hit, which has such a one itself
 
 
 def search(
@@ -52,7 +54,8 @@ def search(
         reranker: a `pair` or `similarity` model that reads each query with each of the `depth` best records, or of the
             `k` best where these are more; records without text are left out
 
-    `score` is the cosine, BM25's, the fused one, or the re-ranker's probability (or value).
+    `score` is the cosine, BM25's, the fused one, or the re-ranker's probability (or value); a record's own field of
+    that name is `record_score`.
 
     Raises:
         ConfigError: a filter on a field that there is not, or by words without them.
@@ -85,7 +88,7 @@ def search(
                 {
                     "id": record["id"],
                     "score": round(score, 6),
-                    **{name: record[name] for name in record if name != "id"},
+                    **{_OWN.get(name, name): value for name, value in record.items() if name != "id"},
                 }
                 for record, (_, score) in zip(records, ranked, strict=True)
             ]
@@ -214,13 +217,5 @@ def pair_scores(model: Predictor, pairs: Sequence[tuple[str, str]], told: Told |
         told.coverage += sum((Coverage(**one["tokens"]) for one in predictions), Coverage())
     if kind == "similarity":
         return np.array([one["value"] for one in predictions])
-    positive = _positive(task)
+    positive = belonging(cast(PairTask, task))
     return np.array([one["scores"][positive] for one in predictions])
-
-
-def _positive(task: Any) -> str:
-    """The label that says that two texts belong together."""
-    if task.settings.positive is not None:
-        return task.settings.positive
-    first, last = task.labels[0], task.labels[-1]
-    return first if last == f"not_{first}" else last

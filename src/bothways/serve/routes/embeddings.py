@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from fastapi import Request, Response
@@ -14,6 +14,7 @@ from bothways.serve.problems import Problem
 from bothways.serve.routes.common import as_json, models_of, router, texts
 from bothways.serve.schemas import EmbeddingsAnswer, EmbeddingsRequest, RerankAnswer, RerankRequest
 from bothways.serve.service import Served, unless_gone
+from bothways.tasks.pair import PairTask, belonging
 
 routes = router("vectors")
 
@@ -99,19 +100,8 @@ def _scores(served: Served, by: str, predictions: list[dict[str, Any]]) -> list[
     if by == "similarity":
         return [float(one["value"]) for one in predictions]
     if by == "pair":
-        positive = _positive(served)
+        positive = belonging(cast(PairTask, served.predictor.model.task))
         return [float(one["scores"][positive]) for one in predictions]
     vectors = np.stack(_vectors(predictions)).astype(np.float64)
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     return [round(float(one), 6) for one in vectors[1:] @ vectors[0]]
-
-
-def _positive(served: Served) -> str:
-    """The label that says a pair belongs together: the task's own, else the one that others negate, else the last."""
-    task: Any = served.predictor.model.task
-    if task.settings.positive is not None:
-        return task.settings.positive
-    for label in task.labels:
-        if any(other in (f"not_{label}", f"not {label}", f"non-{label}") for other in task.labels):
-            return label
-    return "entailment" if "entailment" in task.labels else task.labels[-1]
