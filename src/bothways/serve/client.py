@@ -20,6 +20,7 @@ import httpx2
 import numpy as np
 
 from bothways.errors import ConfigError, ServerError
+from bothways.text.characters import replace_surrogates
 
 TOGETHER = 64  # inputs sent in one request
 # Bytes of their JSON. Far fewer than a body may have: a token is about three bytes, and more tokens than may wait for a
@@ -31,7 +32,6 @@ AGAIN = frozenset(
 )  # what passes by itself; none of the routes changes anything, so asking twice is safe
 
 Input = str | Mapping[str, Any] | tuple[str, str]
-_LONE = re.compile("[\ud800-\udfff]")
 
 
 def check_key(key: str) -> None:
@@ -167,7 +167,7 @@ def _plain(value: Any) -> Any:
     and what else JSON lacks, such as a date, is a string.
     """
     if isinstance(value, str):
-        return _LONE.sub("\ufffd", value)
+        return replace_surrogates(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, int):

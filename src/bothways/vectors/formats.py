@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 from bothways.data.record import Record
 from bothways.errors import DataError
+from bothways.text.characters import replace_surrogates
 
 DECIMALS = 9  # in JSON: float32 has no more near 1
 _HEADER = 128  # bytes of a .npy header, which is rewritten when the number of rows is known
@@ -118,14 +118,11 @@ class JsonlWriter:
             else:
                 new = {"vector": vectors[0]} if len(vectors) == 1 else {"vectors": vectors}
             line = json.dumps(record.fields | new, ensure_ascii=False, default=str)
-            self.file.write(_LONE.sub("\ufffd", line) + "\n")
+            self.file.write(replace_surrogates(line) + "\n")
 
     def close(self) -> None:
         """End the file."""
         self.file.close()
-
-
-_LONE = re.compile("[\ud800-\udfff]")
 
 
 def _parts(place: dict[str, Any], vectors: list[Any]) -> list[dict[str, Any]]:
@@ -164,7 +161,7 @@ class ParquetWriter:
             if not self.columns.several:
                 return {"vector": rows}
             return {"vectors": pa.ListArray.from_arrays(bounds, rows)}
-        texts = [_LONE.sub("\ufffd", text) for place in block.places for text in place["texts"]]
+        texts = [replace_surrogates(text) for place in block.places for text in place["texts"]]
         spans = [span for place in block.places for span in place["offsets"] or [(None, None)] * len(place["texts"])]
         parts = {
             "text": pa.array(texts, pa.string()),
@@ -199,7 +196,7 @@ def _as(value: Any, kind: type) -> Any:
         return None
     if kind is not str:
         return kind(value)
-    return _LONE.sub("\ufffd", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
+    return replace_surrogates(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
 
 
 WRITERS: dict[str, Callable[[Path, Columns], Writer]] = {
