@@ -180,6 +180,7 @@ def test_a_field_of_another_type_is_known_before_the_vectors_are_computed(made, 
     monkeypatch.setattr(module, "embed_file", lambda *_, **__: pytest.fail("computed"))
     with pytest.raises(DataError, match="a field is of another type than in the index"):
         change_index(made, embedder, data=jsonl([{"text": "a", "year": "x"}], "n.jsonl"), made_by={}, quiet=True)
+    assert not (made.parent / ".index.work").exists()
 
 
 def test_a_field_of_nothing_is_of_any_type(made, embedder, jsonl):

@@ -68,7 +68,11 @@ def change_index(
     """
     work = folder.with_name(f".{folder.name}.work")
     with held(work):  # from reading what there is to writing what there will be
-        changed = _changed(folder, work, predictor, data, columns, delete, made_by, model, keywords, quiet)
+        try:
+            changed = _changed(folder, work, predictor, data, columns, delete, made_by, model, keywords, quiet)
+        finally:  # made anew each time, unlike the parts of vectors
+            for name in ("records.jsonl", "vectors.npy"):
+                remove(work / name)
         remove(work)
     return changed
 
