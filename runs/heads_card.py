@@ -9,6 +9,8 @@ from pathlib import Path
 from runs.heads_data import Head
 from runs.rows import Row, Rows
 
+from bothways.models.reading import Advice
+
 BEGAN_FROM = "\n## The encoder that it began from\n"
 FIRST = """# The built-in model
 
@@ -28,7 +30,9 @@ Masked words of held-out Wikipedia (whole words, 15 %), before it had heads and 
 HOW = """
 ## How
 
-`runs/heads.sh` is the whole recipe: the heads, all in each step{silver}{text}{questions}{vectors}."""
+`runs/heads.sh` is the whole recipe: the heads, all in each step{beside}.{again}"""
+AGAIN = """
+It began from the built-in model before it, which was made in the same way from the encoder that is told of below."""
 SILVER = """; beside them what jieba's
 dictionary (MIT) says of {:,} characters of Chinese Wikipedia (CC BY-SA)"""
 TEXT = """; masked words of raw Wikipedia
@@ -38,6 +42,13 @@ Wikipedia (`runs/cloze.py`), {:,} of each language, so that it doesn't forget ho
 VECTORS = """; and, from all-MiniLM-L6-v2
 (Apache-2.0), its vectors of Tatoeba's English sentences for these and their Chinese translations (CC BY 2.0 FR), and of
 {:,} sentences of English Wikipedia (CC BY-SA)"""
+ENGLISH = """; the same teacher's
+vectors of all words in {:,} characters of English Wikipedia (CC BY-SA) and of 19th-century novels (public domain)"""
+SEARCH = """; and {:,} sentences of
+Wikipedia, half of each language, with what stands around them, and questions of CMRC2018 (CC BY-SA 4.0) with their
+passages, each to be told from the others of its step"""
+ADVICE = """
+Fine-tuning it is best done by {method} at a rate of {rate:g}: that is what a run does where nothing else is said."""
 LIMITS = """
 The tags of Chinese words were made on traditional characters; they are taken for the simplified words of the same
 sentences where all words of a sentence have the same lengths.
@@ -54,7 +65,7 @@ first window. Texts are read in windows of 128 tokens. Entities are those of tre
 """
 
 
-def card(rows: Rows, key: Row, heads: Sequence[Head], start: Path) -> str:
+def card(rows: Rows, key: Row, heads: Sequence[Head], start: Path, advice: Advice | None = None) -> str:
     """The card of the model whose rows have this key, which began from the folder `start`."""
     matter, began = _card_of_start(start)
     lines = [matter, "", FIRST.format(masks="fills masks, " if key["text"] else "")]
@@ -65,11 +76,12 @@ def card(rows: Rows, key: Row, heads: Sequence[Head], start: Path) -> str:
     lines.append(SCORED)
     if key["text"]:
         lines += [REMEMBERED, *_remembered(rows, key)]
-    silver = SILVER.format(key["silver"]) if key["silver"] else ""
-    vectors = VECTORS.format(key["vectors"]) if key["vectors"] else ""
-    text = TEXT.format(key["text"]) if key["text"] else ""
-    questions = QUESTIONS.format(key["questions"]) if key.get("questions") else ""
-    lines.append(HOW.format(silver=silver, text=text, questions=questions, vectors=vectors))
+    forms = {"silver": SILVER, "text": TEXT, "questions": QUESTIONS, "vectors": VECTORS}
+    forms |= {"english": ENGLISH, "search": SEARCH}
+    beside = "".join(form.format(key[name]) for name, form in forms.items() if key.get(name))
+    lines.append(HOW.format(beside=beside, again=AGAIN if key.get("start") == "builtin" else ""))
+    if advice is not None:
+        lines.append(ADVICE.format(method={"muon": "Muon", "adamw": "AdamW"}[advice.method], rate=advice.lr))
     lines += ["", *(f"- {name}: {value}" for name, value in key.items() if value not in ("", False)), LIMITS]
     return "\n".join(lines) + began
 

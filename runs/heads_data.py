@@ -41,11 +41,16 @@ SILVER = Head("silver", "tag", (), ())
 VECTORS = Head("vectors", "embed", (), (), licence="CC BY, CC BY-SA, Apache-2.0")
 # So that it doesn't forget how to search one text for what another says (`runs/cloze.py`).
 QUESTIONS = Head("questions", "qa", (), (), licence="CC BY-SA")
+# So that it knows of English words in their sentences what its teacher knows, whose layers it began from.
+ENGLISH = Head("english", "embed", (), (), ('taught = "word"',), licence="CC BY-SA, Apache-2.0")
+# So that a text's vector is near that of a text about the same thing, as search wants it.
+SEARCH = Head("search", "embed", (), (), licence="CC BY-SA")
 # A mean of few records is so uncertain that, unweighted, its gradient is several times that of all heads together (of
 # one question twenty times), and the encoder learns little from these.
-WEIGHTS = {QUESTIONS.name: 0.05}
+WEIGHTS = {QUESTIONS.name: 0.05, SEARCH.name: 0.15, ENGLISH.name: 2.0}
 RAW = {"zh": ("zh/rawtext/wikipedia_zh", 1, 150), "en": ("en/rawtext/wikipedia_2015", 3, 450)}
 """Raw text by language: its folder, characters for each Chinese one, and characters of a record at most."""
+NOVELS = "en/rawtext/novels_19c"  # Wikipedia has next to no feelings in it
 GSD_SOURCE, EWT = "UniversalNER/UNER_Chinese-GSDSIMP", "UniversalDependencies/UD_English-EWT"
 OPEN = (
     Head("words", "segment", (GSD,), ("f1", "r_oov", "r_iv"), (), CC, f"{GSD_SOURCE}, words of UD_Chinese-GSDSimp"),

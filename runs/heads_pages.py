@@ -45,7 +45,8 @@ def heads_section(rows: Sequence[Row]) -> str:
 
 def _latest(rows: Sequence[Row]) -> list[Row]:
     """The rows of the way that was gone last: its start, length, rate and whatever else was set."""
-    settings = ("weights", "length", "lr", "batch", "silver", "text", "vectors", "questions", "shares", "more", "quick")
+    amounts = ("silver", "text", "vectors", "english", "search", "questions")
+    settings = ("weights", "length", "lr", "batch", *amounts, "shares", "more", "quick")
     return [row for row in rows if all(row.get(name) == rows[-1].get(name) for name in settings)]
 
 

@@ -5,11 +5,13 @@ Licences are those of the SOURCES.md beside the data: what is made by an `open` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from runs.rows import Row, read_records
+from runs.silver import folded
 
 from bothways.data.documents import documents
 from bothways.text.words import sentence_ends
@@ -17,6 +19,8 @@ from bothways.text.words import sentence_ends
 PASSAGE = 300  # characters of a passage that a question is learnt with: its beginning says what it is about
 SENTENCES = 30_000  # of Wikipedia
 LENGTH = (20, 300)  # characters of a sentence that is taken; half as many of a Chinese one
+AROUND, KEPT = 450, 0.3  # characters of what stands around a sentence, a third of Chinese; how often with it
+WIKIPEDIA = {"en": "en/rawtext/wikipedia_2015", "zh": "zh/rawtext/wikipedia_zh"}
 Split = str  # "train" or "dev"
 
 
@@ -78,6 +82,34 @@ def texts(shared: Path, split: Split) -> list[Row]:
     return [{"text": text} for language in ("en", "zh") for text in sentences(shared, language, split, few)]
 
 
+def passages(shared: Path, split: Split, count: int = SENTENCES, without: Collection[str] = ()) -> list[Row]:
+    """A sentence, and what stands around it in its paragraph, often with it: as many of each language.
+
+    None of a paragraph that has one of the sentences of `without`, in half-width characters.
+
+    Reference: Lee et al., 2019, "Latent Retrieval for Weakly Supervised Open Domain Question Answering": inverse cloze.
+    """
+    found = []
+    for language, folder in WIKIPEDIA.items():
+        draw, own = random.Random(f"{language} {split}"), []
+        longest = AROUND if language == "en" else AROUND // 3
+        few = (count if split == "train" else count // 60) // len(WIKIPEDIA)
+        for document in documents(sorted((shared / folder).glob(f"{split}*.txt.xz"))):
+            paragraph = draw.choice(document.paragraphs)
+            ends = sentence_ends(paragraph)
+            parts = [paragraph[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+            at = draw.randrange(len(parts)) if len(parts) > 2 else None
+            if at is None or len(parts[at]) < LENGTH[0] // 2 or any(folded(part.strip()) in without for part in parts):
+                continue
+            first = max(0, at - draw.randint(1, 2))
+            around = [*parts[first:at], *parts[at if draw.random() < KEPT else at + 1 :]]
+            own.append({"text_a": parts[at].strip()[:longest], "text_b": "".join(around).strip()[:longest]})
+            if len(own) == few:
+                break
+        found += [row for row in own if row["text_b"]]
+    return found
+
+
 def translations(shared: Path, split: Split, others: int = SENTENCES) -> list[Row]:
     """English sentences with a translation, and to train on, so many others without."""
     rows = read_records(shared / f"zh/translation/tatoeba_en_zh/{split}.jsonl.gz")
@@ -87,7 +119,7 @@ def translations(shared: Path, split: Split, others: int = SENTENCES) -> list[Ro
 
 def sentences(shared: Path, language: str, split: Split, count: int) -> list[str]:
     """So many sentences of Wikipedia at most, two of a paragraph, in the order of the articles."""
-    folder = shared / {"en": "en/rawtext/wikipedia_2015", "zh": "zh/rawtext/wikipedia_zh"}[language]
+    folder = shared / WIKIPEDIA[language]
     least, most = LENGTH if language == "en" else (LENGTH[0] // 2, LENGTH[1] // 2)
     found: dict[str, None] = {}
     for document in documents(sorted(folder.glob(f"{split}*.txt.xz"))):
@@ -129,6 +161,14 @@ LESSONS = {
             epochs=1,
         ),
         Lesson(
+            "passages",
+            ("en", "zh"),
+            passages,
+            f"{SENTENCES:,} sentences of English and Chinese Wikipedia (CC BY-SA) with what stands around them",
+            open=True,
+            epochs=1,
+        ),
+        Lesson(
             "teacher",
             ("en", "zh"),
             translations,
@@ -151,6 +191,8 @@ COURSES: tuple[tuple[str, ...], ...] = (  # one lesson after the other
     ("open pairs",),
     ("pairs",),
     ("texts",),
+    ("passages",),
+    ("passages", "questions"),
     ("teacher",),
     ("teacher", "questions"),
     ("teacher", "grades"),

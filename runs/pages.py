@@ -18,11 +18,12 @@ Every task on real Chinese and English data, beside what needs no model and what
     machine    {machines}
 
 Scores are percentages on test records; of models, means ± sample deviation over the seeds. A model is fine-tuned with
-the defaults (32 records a step, AdamW, linear decay) but for the epochs told below each table and the learning rate;
-where several rates were tried, which is told there too, it is the best on dev by seed 0. Of the epochs, dev chooses the
-best. The gap is the distance of the first score to the published one, in points; those are scores of models of 110
-million parameters and more, mostly pre-trained on billions of words. Sets that would take long are learnt from a part,
-drawn at random (seed 0). Translation, headlines, dialogue and written answers are in [generation.md](generation.md).
+the defaults (32 records a step, linear decay, AdamW or what the model advises) but for the epochs told below each table
+and the learning rate; where several rates were tried, which is told there too, it is the best on dev by seed 0. Of the
+epochs, dev chooses the best. The gap is the distance of the first score to the published one, in points; those are
+scores of models of 110 million parameters and more, mostly pre-trained on billions of words. Sets that would take long
+are learnt from a part, drawn at random (seed 0). Translation, headlines, dialogue and written answers are in
+[generation.md](generation.md).
 """
 TITLES = {
     "classify": "Classification",

@@ -131,6 +131,9 @@ def test_a_foreign_classifier(folder: Path) -> None:
         ({"classify": {"kind": "one", "labels": ["a", "a", "b"], "settings": {}}}, "two labels are called 'a'"),
         ({"points_lost": 0.1}, "points_lost is 0.1; wanted a number for each precision, or none at all"),
         ({"points_lost": {"bfloat16": "little"}}, "points_lost is {'bfloat16': 'little'}; wanted a number"),
+        ({"finetune": "muon"}, "finetune is 'muon'; it must be an object in braces"),
+        ({"finetune": {"method": "sgd", "lr": 1e-3}}, "finetune: method is 'sgd'"),
+        ({"finetune": {"method": "muon", "lr": 0}}, "finetune: lr is 0"),
     ],
     ids=str,
 )

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from benchmarks.finetune import append_row
-from runs.heads import HeadsPlan, f1
+from runs.heads import HeadsPlan, f1, searched
+from runs.heads import english as english_text
 from runs.heads_card import card
 from runs.heads_data import (
     GSD,
@@ -26,13 +27,17 @@ from runs.results import Start
 from runs.rows import Rows, read_records
 from runs.silver import _texts, folded, tagged
 
+from bothways.models.reading import Advice
+
 ENTITIES = next(head for head in OPEN if head.name == "zh_entities")
 
 
 def plan(shared: Path, tmp_path: Path) -> HeadsPlan:
     start = Start("none", tmp_path, ("en", "zh"), ())
     rows = Rows(tmp_path / "rows.jsonl")
-    return HeadsPlan(shared, tmp_path, rows, 1, False, start, False, 8, None, 1e-3, 32, 2000, 1000, 100, 50, ())
+    return HeadsPlan(
+        shared, tmp_path, rows, 1, False, start, False, 8, None, 1e-3, 32, 2000, 1000, 100, 3000, 100, 50, ()
+    )
 
 
 def test_entities_of_characters_become_those_of_runs() -> None:
@@ -105,6 +110,19 @@ def test_english_sentences_have_both_labels(shared: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.shared
+def test_what_is_learnt_beside_the_heads(shared: Path, tmp_path: Path) -> None:
+    here = plan(shared, tmp_path)
+    texts = [row["text"] for row in english_text(here)]
+    assert 3000 <= sum(map(len, texts)) <= 4500
+    rows = searched(here)
+    assert [row["task"] for row in rows] == ["search"] * len(rows)
+    assert 90 <= len(rows) <= 130
+    assert all(row["text_a"] and row["text_b"] and row["text_a"] != row["text_b"] for row in rows)
+    held = sorted(held_out(here.read))[0]
+    assert {folded(row["text_a"]) for row in rows}.isdisjoint({held})
+
+
+@pytest.mark.shared
 def test_raw_text_is_of_both_languages_and_has_no_sentence_of_a_test(shared: Path, tmp_path: Path) -> None:
     here = plan(shared, tmp_path)
     texts = [row["text"] for row in raw_records(shared, 3000, held_out(here.read))]
@@ -120,6 +138,7 @@ def test_the_card_says_what_was_measured_and_keeps_the_encoders_own(tmp_path: Pa
     first = "---\nlicense: cc-by-sa-4.0\nbase_model: some/other\n---"
     (start / "README.md").write_text(f"{first}\n\n# The encoder\n\nIt is small.\n\n## Data\n\nmuch\n", encoding="utf-8")
     key = {"weights": "abc", "silver": 2000, "text": 1000, "vectors": 8000, "seed": 0, "quick": False}
+    key |= {"english": 3000, "search": 400, "start": "builtin"}
     scores = {metric: 0.5 for head in OPEN for metric in head.metrics}
     for head in OPEN:
         append_row(here.rows.path, {"measure": "test", "head": head.name, "scores": scores} | key)
@@ -127,7 +146,7 @@ def test_the_card_says_what_was_measured_and_keeps_the_encoders_own(tmp_path: Pa
         found = {"language": language, "scores": {"masked_loss": 4.5, "masked_accuracy": 0.25 + better}}
         append_row(here.rows.path, {"measure": "masked before", "weights": "abc", "quick": False} | found)
         append_row(here.rows.path, {"measure": "masked"} | found | key)
-    told = card(here.rows, key, OPEN, start)
+    told = card(here.rows, key, OPEN, start, Advice("muon", 3e-4))
     assert told.startswith(first)
     assert told.count("| f1 50.0") == 3
     assert "| Chinese | 4.500 | 4.500 | 25.0% | 25.0% |\n| English | 4.500 | 4.500 | 35.0% | 35.0% |" in told
@@ -137,6 +156,10 @@ def test_the_card_says_what_was_measured_and_keeps_the_encoders_own(tmp_path: Pa
     )
     assert "2,000 characters of Chinese Wikipedia" in " ".join(told.split())
     assert "8,000 sentences of English Wikipedia (CC BY-SA)" in told
+    assert "3,000 characters of English Wikipedia" in " ".join(told.split())
+    assert "400 sentences of Wikipedia, half of each language" in " ".join(told.split())
+    assert "began from the built-in model before it" in told
+    assert "by Muon at a rate of 0.0003" in told
     assert told.endswith("\n## The encoder that it began from\n\nIt is small.\n\n### Data\n\nmuch\n")
     (start / "README.md").write_text(told, encoding="utf-8")
-    assert card(here.rows, key, OPEN, start) == told
+    assert card(here.rows, key, OPEN, start, Advice("muon", 3e-4)) == told

@@ -3,16 +3,42 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bothways.models.model import start_from
+from bothways import finetune
+from bothways.models.model import load, save, start_from
+from bothways.models.reading import Advice
 from bothways.nn.dropout import Dropout
 from bothways.tasks.pretraining import PretrainTask
 from bothways.train.optimizer import Float32Muon, Optim, Together, make_optimizer, set_learning_rate
+
+
+@pytest.mark.parametrize(
+    ("given", "followed"),
+    [
+        ({}, ("muon", 3e-4)),
+        ({"lr": 1e-5}, ("muon", 1e-5)),
+        ({"method": "adamw"}, ("adamw", 3e-4)),
+        ({"method": "adamw", "lr": 1e-5}, ("adamw", 1e-5)),
+    ],
+)
+def test_a_models_advice_is_followed_where_nothing_was_said(tiny, tmp_path, given, followed):
+    assert (Optim().peak, Optim(method="muon").peak) == (5e-5, 5e-5)
+    advising = save(replace(load(tiny.model), advice=Advice("muon", 3e-4)), tmp_path / "advising")
+    settings = {"model": str(advising), "epochs": 1, "optim": {"warmup": 0.0} | given, "quiet": True}
+    run = finetune("classify", train=tiny.train, out=tmp_path / "run", **settings)
+    rows = [json.loads(line) for line in (run.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    method, rate = followed
+    assert next(row["lr"] for row in rows if row.get("step") == 1) == pytest.approx(rate)
+    told = [line for line in rows[0]["model"] if "advises" in line]
+    whole = f"{method} at a rate of {rate:g}, as the model that it begins from advises"
+    assert told == ([] if len(given) == 2 else [whole])
+    assert load(run.folder).advice == Advice("muon", 3e-4)
 
 
 def network_of(tiny):

@@ -94,7 +94,7 @@ def _model(folder: Path) -> dict[str, Any]:
     """A model's task, shape and files."""
     from bothways.models.files import read_json
     from bothways.models.model import count_parameters
-    from bothways.models.reading import read_config
+    from bothways.models.reading import ADVICE, read_config
     from bothways.models.weights import weight_types
 
     shape, raw = read_config(folder)
@@ -113,6 +113,7 @@ def _model(folder: Path) -> dict[str, Any]:
         "heads": shape.num_attention_heads,
         "max_length": shape.max_position_embeddings,
         "parameters": count_parameters(folder),
+        **({ADVICE: own[ADVICE]} if own.get(ADVICE) else {}),  # how it is best fine-tuned
         "dtype": ", ".join(sorted(set(weight_types(folder).values()))) or None,
         **_vocabulary(folder),
         "files": _files(folder),

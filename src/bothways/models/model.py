@@ -20,12 +20,15 @@ from bothways.errors import ConfigError, ModelError
 from bothways.models.conversion import Layers, name_in_file, to_theirs
 from bothways.models.hub import locate
 from bothways.models.reading import (
+    ADVICE,
     FEATURES,
     FORMAT,
     TEXTS,
+    Advice,
     layers_of,
     points_lost,
     read_config,
+    saved_advice,
     saved_class,
     saved_features,
     saved_task,
@@ -52,6 +55,7 @@ class Model:
     drawn:       the names of the weights that it began afresh
     trained_on:  (n,) uint64 hashes of the texts that it learnt from (`data/repeats.py`); None: not known, too many
     points_lost: by precision, how many points of its criterion it lost on dev against float32, where that was measured
+    advice:      how it is best fine-tuned; None: as any model
     """
 
     tokenizer: Tokenizer
@@ -62,6 +66,7 @@ class Model:
     drawn: frozenset[str] = frozenset()
     trained_on: np.ndarray | None = None
     points_lost: dict[str, float] = field(default_factory=dict)
+    advice: Advice | None = None
 
     @property
     def config(self) -> EncoderConfig:
@@ -106,7 +111,14 @@ def load(name: str | Path, *, mapped: bool = False) -> Model:
     named = functools.partial(name_in_file, layers=layers_of(config, raw), architecture=saved_class(raw))
     _check(weights, network.state_dict(), named, where=str(folder))
     made = Model(
-        tokenizer, network, task, folder, told, trained_on=saved_texts(folder), points_lost=points_lost(folder)
+        tokenizer,
+        network,
+        task,
+        folder,
+        told,
+        trained_on=saved_texts(folder),
+        points_lost=points_lost(folder),
+        advice=saved_advice(folder),
     )
     return _assign(made, weights)
 
@@ -172,7 +184,8 @@ def start_from(name: str | Path, task: Task, *, pooler: bool = True, features: F
     if features is not None:
         network.read_features(features)
     same = saved_features(folder) == features  # else a head may fit though it has learnt to read other vectors
-    return _assign(Model(tokenizer, network, task, folder, [*task.told]), weights, heads=same)
+    made = Model(tokenizer, network, task, folder, [*task.told], advice=saved_advice(folder))
+    return _assign(made, weights, heads=same)
 
 
 def single_head(model: Model, name: str) -> Model:
@@ -303,6 +316,8 @@ def _write(model: Model, folder: Path, card: str, compact: bool = False) -> None
         saved |= {"task": model.task.name, model.task.name: model.task.to_dict()}
     if features is not None:
         saved[FEATURES] = settings_dict(features)
+    if model.advice is not None:
+        saved[ADVICE] = asdict(model.advice)
     if model.points_lost:
         saved["points_lost"] = model.points_lost
     files = {"config.json": config} if model.task is None else model.task.files(config, model.tokenizer)

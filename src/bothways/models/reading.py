@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -25,13 +25,29 @@ from bothways.text.tokenizer import Tokenizer
 
 FORMAT = 1  # of bothways.json
 FEATURES = "features"  # what it calls the vectors that heads read, where they are not their task's own
+ADVICE = "finetune"  # and how the model is best fine-tuned
 MAX_LABELS = 1 << 16
 TEXTS = "training_texts.bin"  # hashes of the texts that the model learnt from, 8 bytes each
+S = TypeVar("S")
 _KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {  # of the encoder's settings, in JSON
     "int": (int, "a whole number"),
     "float": ((int, float), "a number"),
     "str": (str, "a name"),
 }
+
+
+@dataclass(frozen=True)
+class Advice:
+    """How a model is best fine-tuned, as it says itself; a run follows it where nothing else is said."""
+
+    method: Literal["adamw", "muon"]
+    """by which optimizer"""
+    lr: float
+    """at which peak rate"""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.lr < 1:
+            raise ConfigError(f"lr is {self.lr}; it must lie between 0 and 1")
 
 
 def read_config(folder: Path) -> tuple[EncoderConfig, dict[str, Any]]:
@@ -180,16 +196,16 @@ def saved_features(folder: Path) -> Features | None:
     Raises:
         ModelError: `bothways.json` says something else.
     """
-    path = folder / "bothways.json"
-    raw = read_json(path).get(FEATURES) if path.is_file() else None
-    if raw is None:
-        return None
-    if not isinstance(raw, dict):
-        raise ModelError(f"{path}: {FEATURES} is {shorten(raw)}; it must be an object in braces")
-    try:
-        return config.from_dict(Features, raw)
-    except ConfigError as error:
-        raise ModelError(f"{path}: {FEATURES}: {error}; save the model again") from None
+    return _saved(Features, FEATURES, folder)
+
+
+def saved_advice(folder: Path) -> Advice | None:
+    """How a saved model is best fine-tuned, if it says so.
+
+    Raises:
+        ModelError: `bothways.json` says something else.
+    """
+    return _saved(Advice, ADVICE, folder)
 
 
 def points_lost(folder: Path) -> dict[str, float]:
@@ -205,6 +221,20 @@ def points_lost(folder: Path) -> dict[str, float]:
     if not isinstance(found, dict) or not all(type(lost) in (int, float) for lost in found.values()):
         raise ModelError(f"{path}: points_lost is {shorten(found)}; wanted a number for each precision, or none at all")
     return {precision: float(lost) for precision, lost in found.items()}
+
+
+def _saved(kind: type[S], name: str, folder: Path) -> S | None:
+    """What stands under that name in `bothways.json`, as settings of that kind."""
+    path = folder / "bothways.json"
+    raw = read_json(path).get(name) if path.is_file() else None
+    if raw is None:
+        return None
+    if not isinstance(raw, dict):
+        raise ModelError(f"{path}: {name} is {shorten(raw)}; it must be an object in braces")
+    try:
+        return config.from_dict(kind, raw)
+    except ConfigError as error:
+        raise ModelError(f"{path}: {name}: {error}; save the model again") from None
 
 
 def _restored(saved: dict[str, Any], path: Path) -> Task:

@@ -25,7 +25,7 @@ from bothways.nn.pooling import VectorHead
 from bothways.tasks.base import Answer, Coverage, Encoded, Task, settings_dict
 from bothways.tasks.embed_loss import step_loss
 from bothways.tasks.embed_metrics import cosine, embed_metrics
-from bothways.tasks.embed_records import Kind, kind_of_all, labels_of, texts_of
+from bothways.tasks.embed_records import Kind, is_taught_words, kind_of_all, labels_of, taught_words, texts_of
 from bothways.tasks.gradient_cache import cached_backward
 from bothways.tasks.parts import Places, Words, encode_parts
 from bothways.tasks.sequences import encode_pairs, single
@@ -54,12 +54,18 @@ class EmbedSettings:
     """what cosines are multiplied by in the loss: the inverse of a temperature"""
     positive: str | None = None
     """of pairs with labels, the label that says that both belong together; pairs of other labels are left out"""
+    teacher: str | None = None
+    """of single texts: another model, whose vectors of them are learnt: a folder, a run, or a name on the hub"""
+    taught: Literal["sentence", "word"] = "sentence"
+    """what of a text the teacher's vectors are of"""
 
     def __post_init__(self) -> None:
         if self.max_length is not None and self.max_length < 3:
             raise ConfigError(f"embed.max_length is {self.max_length}; at least 3 tokens are needed")
         if not self.scale > 0:
             raise ConfigError(f"embed.scale is {self.scale}; it must be above 0")
+        if self.taught == "word" and self.teacher is None:
+            raise ConfigError("embed.taught is word, but no teacher is named; say embed.teacher too")
 
 
 class EmbedTask(Task):
@@ -99,8 +105,15 @@ class EmbedTask(Task):
 
     @classmethod
     def learn(cls, records: Sequence[Record], settings: EmbedSettings) -> EmbedTask:
-        """What kind of records these are."""
-        return cls(settings, kind=kind_of_all(records, settings.positive))
+        """What kind of records these are; with a teacher, those that `train.teaching` will make of them."""
+        kind = kind_of_all(records, settings.positive)
+        if settings.teacher is not None:
+            if kind != "texts":
+                raise records[0].error(
+                    'embed.teacher gives vectors of single texts, and this record is none; wanted "text" alone'
+                )
+            kind = "words" if settings.taught == "word" else "teacher"
+        return cls(settings, kind=kind)
 
     def heads(self, encoder: Encoder) -> dict[str, Head]:
         """Pooling, which has nothing to learn."""
@@ -136,7 +149,21 @@ class EmbedTask(Task):
                 for pieces, coverage in pairs
             ]
         kind = kind_of_all(records, self.settings.positive) if labelled else None
+        if kind == "words":
+            return self._words(records, tokenizer, limit, first)
         return self._sentences(records, tokenizer, kind, limit, first)
+
+    def _words(self, records: Sequence[Record], tokenizer: Tokenizer, limit: int, first: int) -> list[Encoded]:
+        """A group of rows for each word that a teacher has a vector of, with that vector."""
+        parted = encode_parts(
+            records, tokenizer, level="word", words=self.words, max_length=limit, first=first, head=HEAD
+        )
+        encoded = []
+        for record, one in zip(records, parted, strict=True):
+            (example,) = one.examples
+            read = taught_words(record, example.reads[HEAD], places_of(example).offsets)
+            encoded.append(replace(one, examples=[replace(example, reads={HEAD: read})] if len(read.groups) else []))
+        return encoded
 
     def _sentences(
         self, records: Sequence[Record], tokenizer: Tokenizer, kind: Kind | None, limit: int, first: int
@@ -222,6 +249,10 @@ class EmbedTask(Task):
         if not answers:
             return {"vectors": []}
         vectors = answers[0].scores[HEAD]
+        if is_taught_words(record):
+            labels = answers[0].example.reads[HEAD].labels
+            assert labels is not None
+            return {"score": float(np.mean([cosine(a, b) for a, b in zip(vectors, labels, strict=True)]))}
         if self.level in PARTS:
             places = places_of(answers[0].example)
             return {

@@ -15,8 +15,8 @@ def step_loss(kind: Kind, vectors: Float[Tensor, "G D"], labels: Tensor, *, scal
     vectors = F.normalize(vectors.float(), dim=1)
     if kind == "graded":
         return cosent(vectors, labels, scale=scale)
-    if kind == "teacher":
-        return distillation(vectors, F.normalize(labels, dim=1))
+    if kind in ("teacher", "words"):
+        return distillation(vectors, F.normalize(labels.float(), dim=1))
     return contrast(vectors, labels, scale=scale)
 
 

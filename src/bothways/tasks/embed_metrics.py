@@ -28,7 +28,8 @@ def embed_metrics(records: Sequence[Record], predictions: Sequence[dict[str, Any
     graded: `spearman`, `pearson` of cosines with grades. pairs: is each anchor's own text the nearest of all those of
     the records (`accuracy`), and how near the top (`mrr@10`, `recall@10`). teacher: the mean `cosine` of texts and
     translations with its vectors, or the `spearman` correlation of the cosines between texts where widths differ.
-    texts: `uniformity` (Wang and Isola, 2020; lower is better), for want of gold.
+    words: the mean over texts of how near their words are to the teacher's (`cosine`). texts: `uniformity` (Wang and
+    Isola, 2020; lower is better), for want of gold.
     """
     if kind == "graded":
         scores = similarity([grade_of(record) for record in records], [one["score"] for one in predictions])
@@ -45,6 +46,9 @@ def embed_metrics(records: Sequence[Record], predictions: Sequence[dict[str, Any
             return {"cosine": value, "score": value}
         value = spearman(_between(theirs[:MOST]).tolist(), _between(ours[:MOST]).tolist()) if len(ours) > 2 else 0.0
         return {"spearman": value, "score": value}
+    if kind == "words":
+        value = float(np.mean([one["score"] for one in predictions if "score" in one] or [0.0]))
+        return {"cosine": value, "score": value}
     vectors = _unit(np.array([one["vectors"][0] for one in predictions], dtype=np.float32))[:MOST]
     value = float(np.log(np.exp(4 * _between(vectors) - 4).mean())) if len(vectors) > 1 else 0.0
     return {"uniformity": value, "score": -value}

@@ -6,6 +6,8 @@ graded   {"text_a": "…", "text_b": "…", "label": 4.6}; the number may also b
 texts    {"text": "…"}: each with itself under other dropout (SimCSE)
 teacher  {"text": "…", "vector": […]}: another model's vector, as `bothways embed` writes it; "translation" (a text or
          several), if it is there, learns the same vector
+words    {"text": "…", "taught": WordVectors}: another model's vectors of its words, which no file has: with
+         `embed.teacher`, `train.teaching` makes them of single texts
 """
 
 from __future__ import annotations
@@ -13,17 +15,31 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from bothways.batch import Piece
+from bothways.batch import Piece, Read
 from bothways.data.record import Record, require
 from bothways.errors import DataError
 from bothways.tasks.labels import as_label
 
-Kind = Literal["pairs", "graded", "texts", "teacher"]
+Kind = Literal["pairs", "graded", "texts", "teacher", "words"]
+TAUGHT = "taught"  # the field of a record that has its WordVectors
 _GRADES = ("label", "score")
+
+
+@dataclass(frozen=True, slots=True)
+class WordVectors:
+    """A teacher's vectors of a text's words.
+
+    offsets: (u, 2) where each word stands in the text, in characters
+    vectors: (u, D') float16: a corpus of them has to fit into memory
+    """
+
+    offsets: np.ndarray
+    vectors: np.ndarray
 
 
 def kind_of_all(records: Sequence[Record], positive: str | None) -> Kind:
@@ -52,10 +68,18 @@ def kind_of_all(records: Sequence[Record], positive: str | None) -> Kind:
     return found
 
 
-_NAMES = {"pairs": "pairs", "graded": "graded pairs", "texts": "single texts", "teacher": "a teacher's vectors"}
+_NAMES = {
+    "pairs": "pairs",
+    "graded": "graded pairs",
+    "texts": "single texts",
+    "teacher": "a teacher's vectors",
+    "words": "a teacher's vectors of words",
+}
 
 
 def _kind_of(record: Record, positive: str | None) -> Kind:
+    if is_taught_words(record):
+        return "words"
     if "anchor" in record.fields:
         return "pairs"
     if "text_a" not in record.fields and "text_b" not in record.fields:
@@ -135,6 +159,22 @@ def vector_of(record: Record) -> list[float]:
     if not vector:
         raise record.error('"vector" is an empty list; wanted numbers')
     return vector
+
+
+def is_taught_words(record: Record) -> bool:
+    """Whether a teacher's vectors of its words are in it."""
+    return isinstance(record.fields.get(TAUGHT), WordVectors)
+
+
+def taught_words(record: Record, read: Read, offsets: np.ndarray | None) -> Read:
+    """What is read of the words at `offsets` (u, 2), of those that the teacher has a vector of, with these."""
+    taught = record.fields[TAUGHT]
+    known = {place: number for number, place in enumerate(map(tuple, taught.offsets.tolist()))}
+    assert offsets is not None
+    numbers = [known.get(place) for place in map(tuple, offsets.tolist())]
+    kept = np.array([number is not None for number in numbers], dtype=bool)
+    labels = taught.vectors[[number for number in numbers if number is not None]]
+    return Read(read.rows[np.repeat(kept, read.groups)], read.groups[kept], labels=labels, weight=1.0)
 
 
 def labels_of(record: Record, kind: Kind, texts: Sequence[Sequence[Piece]]) -> np.ndarray:

@@ -247,6 +247,18 @@ class MultiTask(Task):
             if numbers
         ]
 
+    def changed(
+        self, name: str, records: Sequence[Record], change: Callable[[list[Record]], Sequence[Record]]
+    ) -> list[Record]:
+        """The records with `change` done to what one part reads of them."""
+        found = list(records)
+        numbers = _by_part(records, self.parts)[name]
+        for number, own in zip(numbers, change([_of(records[number], name) for number in numbers]), strict=True):
+            whole = records[number]
+            together = isinstance(whole.fields.get(TASK), list)
+            found[number] = replace(whole, fields=whole.fields | {name: own.fields}) if together else own
+        return found
+
     def to_dict(self) -> dict[str, Any]:
         """Each part: its kind, weight and state."""
         return {

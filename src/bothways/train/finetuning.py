@@ -61,6 +61,9 @@ def finetune_run(
     before = saved_texts(model.folder) if model.folder is not None else None
     model.trained_on = kept_hashes({*trained_on, *(before.tolist() if before is not None else ())})
     optim = settings.optim
+    if model.advice is not None and (advised := optim.advised(model.advice)) != optim:
+        optim = advised
+        model.told.append(f"{optim.method} at a rate of {optim.peak:g}, as the model that it begins from advises")
     if settings.frozen:
         optim = freeze(model, optim)
     max_length = _max_length(settings, model)

@@ -88,7 +88,7 @@ def train(
         if not norm.isfinite():
             raise TrainingError(
                 f"step {progress.step + 1}: the norm of the gradient is {float(norm)}; "
-                f"try a lower --optim.lr (it is {settings.lr}) or --precision float32"
+                f"try a lower --optim.lr (it is {settings.peak:g}) or --precision float32"
             )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

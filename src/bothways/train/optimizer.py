@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -10,17 +10,21 @@ from torch import Tensor
 
 from bothways.errors import ConfigError
 from bothways.infer.devices import fast_bfloat16
+from bothways.models.reading import Advice
 from bothways.nn.network import Network
+
+PLAIN_LR = 5e-5  # Devlin et al., 2018: 2e-5 to 5e-5 for a base model
 
 
 @dataclass(frozen=True)
 class Optim:
     """How weights follow gradients."""
 
-    method: Literal["adamw", "muon"] = "adamw"
-    """muon: the layers' matrices by orthogonalised momentum, all else by AdamW at the same rate"""
-    lr: float = 5e-5
-    """peak learning rate"""
+    method: Literal["auto", "adamw", "muon"] = "auto"
+    """muon: the layers' matrices by orthogonalised momentum, all else by AdamW at the same rate; auto: what the model
+    that is begun from advises, else adamw"""
+    lr: float | None = None
+    """peak learning rate; none: what the model that is begun from advises, else 5e-5"""
     warmup: float = 0.1
     """share of the steps in which it rises from 0"""
     schedule: Literal["linear", "cosine", "stable", "constant"] = "linear"
@@ -43,7 +47,7 @@ class Optim:
     """dropout of attention weights, which fused kernels do without; none: as config.json says"""
 
     def __post_init__(self) -> None:
-        if not self.lr > 0:
+        if self.lr is not None and not self.lr > 0:
             raise ConfigError(f"optim.lr is {self.lr}; it must be above 0 (fine-tuning: 1e-5 to 1e-4)")
         for name in ("warmup", "decay"):
             if not 0 <= getattr(self, name) <= 1:
@@ -60,6 +64,16 @@ class Optim:
             raise ConfigError(f"optim.eps is {self.eps}; it must be above 0 (AdamW: 1e-8 to 1e-6)")
         if self.clip is not None and not self.clip > 0:
             raise ConfigError(f"optim.clip is {self.clip}; it must be above 0, or none")
+
+    @property
+    def peak(self) -> float:
+        """The rate that is reached."""
+        return PLAIN_LR if self.lr is None else self.lr
+
+    def advised(self, advice: Advice) -> Optim:
+        """The same, with what the model advises where nothing was said."""
+        method = advice.method if self.method == "auto" else self.method
+        return replace(self, method=method, lr=advice.lr if self.lr is None else self.lr)
 
 
 def make_optimizer(network: Network, settings: Optim) -> torch.optim.Optimizer:
@@ -78,7 +92,7 @@ def make_optimizer(network: Network, settings: Optim) -> torch.optim.Optimizer:
     ]
     adamw = torch.optim.AdamW(
         [group for group in groups if group["params"]],
-        lr=settings.lr,
+        lr=settings.peak,
         betas=(settings.beta1, settings.beta2),
         eps=settings.eps,
         fused=True,
@@ -87,7 +101,7 @@ def make_optimizer(network: Network, settings: Optim) -> torch.optim.Optimizer:
     if not matrices:
         return adamw
     kind = torch.optim.Muon if fast_bfloat16(matrices[0].device) else Float32Muon
-    muon = kind(matrices, lr=settings.lr, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw")
+    muon = kind(matrices, lr=settings.peak, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw")
     return Together(adamw, muon)
 
 
@@ -149,16 +163,16 @@ def learning_rate(settings: Optim, step: int, steps: int) -> float:
     """The rate of step number `step` (from 0) of `steps`: a function of nothing else, so a resume can't shift it."""
     warmup = settings.warmup * steps
     if step < warmup:
-        return settings.lr * (step + 1) / (warmup + 1)
+        return settings.peak * (step + 1) / (warmup + 1)
     if settings.schedule == "constant":
-        return settings.lr
+        return settings.peak
     if settings.schedule == "stable":
         falling = max(settings.decay * steps, 1)
-        return settings.lr * min(1.0, (steps - step) / falling)
+        return settings.peak * min(1.0, (steps - step) / falling)
     done = (step - warmup) / max(steps - warmup, 1)
     if settings.schedule == "cosine":
-        return settings.lr * float(torch.cos(torch.tensor(done * torch.pi)) + 1) / 2
-    return settings.lr * (1 - done)
+        return settings.peak * float(torch.cos(torch.tensor(done * torch.pi)) + 1) / 2
+    return settings.peak * (1 - done)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
