@@ -204,7 +204,7 @@ def untrained(start: Start, work: Path) -> Start:
     if not (folder / "config.json").is_file():
         seed_everything(0)
         trained = load(start.folder)
-        save(fresh(trained.config, trained.tokenizer, None), folder)
+        save(replace(fresh(trained.config, trained.tokenizer, None), advice=trained.advice), folder)
     return replace(start, name=folder.name, folder=folder)
 
 

@@ -48,7 +48,7 @@ SENSES = [
 ]
 TO_LEARN_FROM = 2400
 """To learn from: as many as take about a minute on two cores, both times together."""
-LEARN: dict[str, Any] = {"epochs": 3, "batch": 32, "optim": {"lr": 3e-4}}
+LEARN: dict[str, Any] = {"epochs": 3, "batch": 32, "optim": {"method": "muon", "lr": 3e-4}}
 
 
 def at_hand(device: str) -> Predictor | None:
