@@ -274,7 +274,14 @@ def _optim() -> Optim:
     """As `bothways pretrain` has it, at a rate that stays where it is."""
     given = Pretrain().optim
     return Optim(
-        lr=1e-4, warmup=0.0, schedule="constant", beta1=given.beta1, beta2=given.beta2, eps=given.eps, clip=given.clip
+        method="adamw",
+        lr=1e-4,
+        warmup=0.0,
+        schedule="constant",
+        beta1=given.beta1,
+        beta2=given.beta2,
+        eps=given.eps,
+        clip=given.clip,
     )
 
 

@@ -37,7 +37,7 @@ QUICK = {"train": 64, "dev": 8, "test": 12}  # records of a quick run
 HEAD = """# Generation
 
 Texts written for texts by an encoder-decoder that begins as a BERT (BERT2BERT), beside what needs no model and beside
-transformers' EncoderDecoderModel: the same weights to begin with, records, rate and minutes, by its Trainer.
+transformers' EncoderDecoderModel: the same weights to begin with, records, rate, AdamW and minutes, by its Trainer.
 
     command    {command}
     machine    {machines}
@@ -119,7 +119,9 @@ def starts(name: str, decoders: Sequence[str], rates: tuple[float, ...], *, peer
     from bothways.models.hub import locate
 
     folder, own = locate(name), Path(name).name
-    found = [Start(f"{own}, {how}", folder, ("both",), rates, ("--generate.decoder", how)) for how in decoders]
+    # By AdamW, whatever the model advises: the peer's Trainer takes it.
+    flags = ("--optim.method", "adamw", "--generate.decoder")
+    found = [Start(f"{own}, {how}", folder, ("both",), rates, (*flags, how)) for how in decoders]
     theirs = next((start for start in found if "share" not in start.flags), None)
     if peer and theirs is not None:
         found.append(replace(theirs, name=f"{theirs.name}{BY_PEER}", module="runs.transformers_writer"))

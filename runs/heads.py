@@ -56,7 +56,7 @@ from runs.peer_jieba import asked, has_jieba
 from runs.plan import Plan, finetune, flags, planned
 from runs.results import Start
 from runs.rows import Row, bothways, read_records, write_records
-from runs.silver import raw_texts, write_silver
+from runs.silver import folded, raw_texts, write_silver
 
 from bothways.data.records import read_records as table_records
 from bothways.models.reading import Advice
@@ -110,11 +110,11 @@ class HeadsPlan(Plan):
             (SILVER, self.silver),
             (TEXT, self.text),
             (VECTORS, self.vectors),
-            (replace(ENGLISH, settings=(f'teacher = "{minilm()}"', *ENGLISH.settings)), self.english),
+            (ENGLISH, self.english),
             (SEARCH, self.search),
             (QUESTIONS, self.questions),
         )
-        return [(head, amount) for head, amount in every if amount]
+        return [(_with_teacher(head), amount) for head, amount in every if amount]
 
     @property
     def shares(self) -> str:
@@ -151,6 +151,10 @@ class HeadsPlan(Plan):
         """The records of a set; of a quick run a few of them, evenly spread."""
         rows = read_records(self.shared / name / f"{split}.jsonl.gz")
         return rows[:: max(1, len(rows) // 120)] if self.quick else rows
+
+
+def _with_teacher(head: Head) -> Head:
+    return replace(head, settings=(f'teacher = "{minilm()}"', *head.settings)) if head is ENGLISH else head
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -302,9 +306,12 @@ def searched(plan: HeadsPlan) -> list[Row]:
     """Sentences with what stands around them, and questions with their passages; none that the Chinese tests have."""
     if not plan.search:
         return []
-    rows = passages(plan.shared, "train", plan.search, held_out(plan.read))
+    without = held_out(plan.read)
+    rows = passages(plan.shared, "train", plan.search, without)
     asked = asking(plan.shared, "train")
-    return [{"task": SEARCH.name} | row for row in rows + asked[:: max(1, 4 * len(asked) // plan.search)]]
+    few = asked[:: max(1, 4 * len(asked) // plan.search)]
+    fresh = [row for row in few if not any(sentence in folded(row["text_b"]) for sentence in without)]
+    return [{"task": SEARCH.name} | row for row in rows + fresh]
 
 
 def questioned(plan: HeadsPlan) -> list[Row]:

@@ -200,12 +200,12 @@ def untrained(start: Start, work: Path) -> Start:
     """The same shape and vocabulary with random weights: what pre-training is worth."""
     from bothways.models.model import fresh, load, save, seed_everything
 
-    folder = work / f"{start.name}-untrained"
+    folder = work / f"{start.name}-{start.weights}-untrained"
     if not (folder / "config.json").is_file():
         seed_everything(0)
         trained = load(start.folder)
         save(replace(fresh(trained.config, trained.tokenizer, None), advice=trained.advice), folder)
-    return replace(start, name=folder.name, folder=folder)
+    return replace(start, name=f"{start.name}-untrained", folder=folder)
 
 
 # ------------------------------------------------------------------------------------------------ measurements

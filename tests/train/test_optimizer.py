@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from typing import Any
 
@@ -39,6 +40,15 @@ def test_a_models_advice_is_followed_where_nothing_was_said(tiny, tmp_path, give
     whole = f"{method} at a rate of {rate:g}, as the model that it begins from advises"
     assert told == ([] if len(given) == 2 else [whole])
     assert load(run.folder).advice == Advice("muon", 3e-4)
+    begun = (run.folder / "config.toml").read_text(encoding="utf-8")
+    assert f'method = "{method}"' in begun  # what was done, not that it was left open
+    assert f"lr = {rate}" in begun
+    # Advice that has changed since changes nothing for that run.
+    path = advising / "bothways.json"
+    path.write_text(path.read_text(encoding="utf-8").replace("muon", "adamw"), encoding="utf-8")
+    shutil.rmtree(run.folder / "model")
+    resumed = finetune("classify", train=tiny.train, out=tmp_path / "run", resume=True, **settings)
+    assert resumed.folder == run.folder
 
 
 def network_of(tiny):

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from tests.toys import labelled, write_records
+from tests.toys import bothways, labelled, write_records
 
 from bothways import finetune, load
+from bothways.batch import Example, Piece, Read, pack
+from bothways.data.finetuning import ExampleSource
+from bothways.data.records import read_records
 from bothways.errors import BothwaysError
-from bothways.models.model import fresh, save
+from bothways.models.model import fresh, save, start_from
 from bothways.nn.encoder import EncoderConfig
+from bothways.tasks.embed import HEAD, EmbedSettings, EmbedTask
 from bothways.text.tokenizer import Tokenizer
+from bothways.train.teaching import Teachers
 
 QUICK = {"epochs": 12, "batch": 8, "optim": {"lr": 5e-3, "dropout": 0.0}}
 
@@ -33,6 +40,15 @@ def teacher(tmp_path_factory: pytest.TempPathFactory, tiny) -> Path:
         max_position_embeddings=128,
     )
     return save(fresh(config, Tokenizer.from_vocab(vocabulary), None), tmp_path_factory.mktemp("teacher") / "model")
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory, tiny) -> Path:
+    """One whose vectors have other numbers of numbers."""
+    torch.manual_seed(2)
+    config = replace(load(tiny.model).model.config, hidden_size=48)
+    made = fresh(config, load(tiny.model).model.tokenizer, None)
+    return save(made, tmp_path_factory.mktemp("wide") / "model")
 
 
 @pytest.fixture
@@ -78,6 +94,86 @@ def test_a_part_of_several_tasks_has_one_too(tiny, teacher: Path, texts: Path, t
     assert near(run.folder / "model", teacher, shown, "word") > near(tiny.model, teacher, shown, "word") + 0.3
 
 
+@pytest.mark.parametrize("level", ["sentence", "word"])
+def test_a_teacher_of_another_width_teaches_how_alike_things_are(tiny, wide: Path, texts: Path, tmp_path: Path, level):
+    asked = {"teacher": str(wide), "taught": level}
+    run = finetune("embed", train=texts, dev=texts, out=tmp_path / "run", model=str(tiny.model), embed=asked, **QUICK)
+    assert run.scores["spearman"] > 0.5
+
+
+def test_it_is_asked_once_for_all_seeds_and_not_of_a_finished_run(tiny, teacher: Path, texts: Path, tmp_path: Path):
+    gone = tmp_path / "teacher"
+    shutil.copytree(teacher, gone)
+    told = bothways(
+        *("finetune", "embed", "--train", texts, "--dev", texts, "--out", tmp_path / "run", "--model", tiny.model),
+        *("--embed.teacher", gone, "--embed.taught", "word", "--epochs", "1", "--seeds", "2"),
+    )
+    assert told.code == 0, told.err
+    assert told.err.count(f"asking {gone} for the vectors of 24 texts, word by word") == 2  # to train on, and dev
+    shutil.rmtree(gone)
+    again = bothways(
+        *("finetune", "embed", "--train", texts, "--dev", texts, "--out", tmp_path / "run", "--model", tiny.model),
+        *("--embed.teacher", gone, "--embed.taught", "word", "--epochs", "1", "--seeds", "2", "--resume"),
+    )
+    assert again.code == 0, again.err
+    saved = (tmp_path / "run" / "model" / "bothways.json").read_text(encoding="utf-8")
+    assert "teacher" not in saved.replace('"kind": "words"', "")  # the path of a folder here says nothing elsewhere
+
+
+def test_dev_may_be_of_another_kind(tiny, teacher: Path, texts: Path, tmp_path: Path):
+    pairs = [{"text_a": "great film", "text_b": "lovely film"}, {"text_a": "a day", "text_b": "in town"}]
+    dev = write_records(tmp_path / "pairs.jsonl", pairs)
+    for level in ("sentence", "word"):
+        asked = {"teacher": str(teacher), "taught": level}
+        settings = QUICK | {"epochs": 1, "model": str(tiny.model)}
+        run = finetune("embed", train=texts, dev=dev, out=tmp_path / level, embed=asked, **settings)
+        assert run.scores["candidates"] == 2
+
+
+def test_a_blank_text_on_dev_is_told_and_left_out(tiny, teacher: Path, texts: Path, tmp_path: Path):
+    blank = write_records(tmp_path / "blank.jsonl", [{"text": " "}, {"text": "great film"}])
+    part = {"task": "embed", "train": str(texts), "dev": str(blank)}
+    tasks = {
+        "mood": {"task": "classify", "train": str(tiny.train), "dev": str(tiny.dev)},
+        "words": part | {"settings": {"teacher": str(teacher), "taught": "word"}},
+    }
+    run = finetune("multi", out=tmp_path / "run", tasks=tasks, **(QUICK | {"epochs": 1, "model": str(tiny.model)}))
+    assert {"mood.accuracy", "words.cosine"} <= run.scores.keys()
+
+
+def test_the_last_bits_of_its_vectors_are_not_what_a_run_is_known_by():
+    def example(vectors: np.ndarray, ids: list[int]) -> Example:
+        read = Read(np.arange(2), np.ones(2, dtype=int), labels=vectors, weight=2.0)
+        return Example((Piece(np.array(ids)),), {"vector": read})
+
+    def known(vectors: np.ndarray, ids: tuple[int, ...] = (1, 2)) -> str:
+        return ExampleSource([example(vectors, [*ids])], seed=0).hash()
+
+    asked = np.array([[0.1], [0.2]], dtype=np.float16)
+    assert known(asked) == known(np.nextafter(asked, np.float16(1))) != known(asked, (1, 3))
+    given = asked.astype(np.float32)  # of a file: another one is another file
+    assert known(given) != known(given + 1e-6)
+
+
+def test_a_words_weight_is_that_of_any_other_however_a_step_is_split(tiny, teacher: Path, texts: Path):
+    records = [record for _, record in zip(range(6), read_records(texts), strict=False)]
+    task = EmbedTask.learn(records, EmbedSettings(teacher=str(teacher), taught="word"))
+    known = Teachers(task, "cpu").taught(records, lambda line: None)
+    model = start_from(tiny.model, task)
+    encoded = task.encode(known, model.tokenizer, max_length=32, labelled=True)
+    examples = [example for one in encoded for example in one.examples]
+
+    def loss(several: list[Example]) -> tuple[float, float]:
+        batch = pack(several)
+        with torch.no_grad():
+            return float(task.losses(model.network.eval()(batch), batch)[HEAD]), batch.targets[HEAD].weight
+
+    parts = [loss(examples[:1]), loss(examples[1:])]
+    whole, weight = loss(examples)
+    assert weight == sum(len(record.fields["text"].split()) for record in records)
+    assert sum(part for part, _ in parts) == pytest.approx(whole, rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("settings", "rows", "message"),
     [
@@ -86,6 +182,10 @@ def test_a_part_of_several_tasks_has_one_too(tiny, teacher: Path, texts: Path, t
         ({"teacher": "TEACHER"}, [{"text": "a", "vector": [1.0]}], "rows.jsonl:1: embed.teacher gives vectors"),
         ({"teacher": "nowhere/at/all"}, [{"text": "good"}], "nowhere/at/all"),
         ({"teacher": "TEACHER", "taught": "word"}, [{"text": " "}], "none of the 1 training records"),
+        ({"teacher": "TEACHER", "taught": "word"}, [{"tokens": ["good"]}], "rows.jsonl:1: .*text"),
+        ({"teacher": "TEACHER", "taught": "word"}, [{"text": "a b", "tokens": ["good"]}], "rows.jsonl:1: .*stand in"),
+        ({"teacher": "TEACHER", "taught": "word"}, [{"text": "good", "translation": "a"}], "no words that the teacher"),
+        ({"teacher": "TEACHER", "taught": "word", "pooling": "cls"}, [{"text": "good"}], "found embed.pooling cls"),
     ],
 )
 def test_mistakes(tiny, teacher: Path, tmp_path: Path, settings, rows, message):

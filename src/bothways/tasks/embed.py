@@ -25,7 +25,15 @@ from bothways.nn.pooling import VectorHead
 from bothways.tasks.base import Answer, Coverage, Encoded, Task, settings_dict
 from bothways.tasks.embed_loss import step_loss
 from bothways.tasks.embed_metrics import cosine, embed_metrics
-from bothways.tasks.embed_records import Kind, is_taught_words, kind_of_all, labels_of, taught_words, texts_of
+from bothways.tasks.embed_records import (
+    Kind,
+    check_taught,
+    is_taught_words,
+    kind_of_all,
+    labels_of,
+    taught_words,
+    texts_of,
+)
 from bothways.tasks.gradient_cache import cached_backward
 from bothways.tasks.parts import Places, Words, encode_parts
 from bothways.tasks.sequences import encode_pairs, single
@@ -66,6 +74,11 @@ class EmbedSettings:
             raise ConfigError(f"embed.scale is {self.scale}; it must be above 0")
         if self.taught == "word" and self.teacher is None:
             raise ConfigError("embed.taught is word, but no teacher is named; say embed.teacher too")
+        if self.taught == "word" and self.pooling != "mean":
+            raise ConfigError(
+                f"embed.taught is word, and a word's vector is the mean of its pieces'; found embed.pooling "
+                f"{self.pooling}: leave it out"
+            )
 
 
 class EmbedTask(Task):
@@ -108,10 +121,7 @@ class EmbedTask(Task):
         """What kind of records these are; with a teacher, those that `train.teaching` will make of them."""
         kind = kind_of_all(records, settings.positive)
         if settings.teacher is not None:
-            if kind != "texts":
-                raise records[0].error(
-                    'embed.teacher gives vectors of single texts, and this record is none; wanted "text" alone'
-                )
+            check_taught(records, words=settings.taught == "word")
             kind = "words" if settings.taught == "word" else "teacher"
         return cls(settings, kind=kind)
 
@@ -194,7 +204,9 @@ class EmbedTask(Task):
                     notes.append(WINDOWED)
             read = self._read(pieces)
             if kind is not None:
-                read = replace(read, labels=labels_of(record, kind, pieces), weight=1.0)
+                # Its loss is a mean over all texts of a step where each has a teacher's vector, else over records.
+                weight = float(len(pieces)) if kind == "teacher" else 1.0
+                read = replace(read, labels=labels_of(record, kind, pieces), weight=weight)
             example = Example(tuple(piece for own in pieces for piece in own), {HEAD: read})
             encoded.append(Encoded([example], coverage, tuple(dict.fromkeys(notes))))
         return encoded
@@ -250,9 +262,7 @@ class EmbedTask(Task):
             return {"vectors": []}
         vectors = answers[0].scores[HEAD]
         if is_taught_words(record):
-            labels = answers[0].example.reads[HEAD].labels
-            assert labels is not None
-            return {"score": float(np.mean([cosine(a, b) for a, b in zip(vectors, labels, strict=True)]))}
+            return {"taught": (vectors, answers[0].example.reads[HEAD].labels)}
         if self.level in PARTS:
             places = places_of(answers[0].example)
             return {
@@ -280,7 +290,8 @@ class EmbedTask(Task):
     def to_dict(self) -> dict[str, Any]:
         """Settings, and what it was trained on."""
         usual = {"prompt": self.prompt} if self.prompt else {}
-        return {"kind": self.kind, "prompts": self.prompts, **usual, "settings": settings_dict(self.settings)}
+        settings = settings_dict(replace(self.settings, teacher=None, taught="sentence"))  # of the run, not the model
+        return {"kind": self.kind, "prompts": self.prompts, **usual, "settings": settings}
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> EmbedTask:

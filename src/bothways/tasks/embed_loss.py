@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 from bothways.tasks.embed_records import Kind
 
+MOST_RELATED = 2048  # texts or words of a step, all of whose cosines are compared; of more, evenly spread ones
+
 
 def step_loss(kind: Kind, vectors: Float[Tensor, "G D"], labels: Tensor, *, scale: float) -> Float[Tensor, ""]:
     """The loss of a whole step; `labels` as `embed_records.labels_of` makes them."""
@@ -57,4 +59,6 @@ def distillation(vectors: Float[Tensor, "G D"], teacher: Float[Tensor, "G E"]) -
     """
     if vectors.shape[1] == teacher.shape[1]:
         return (vectors - teacher).square().sum(1).mean()
+    apart = -(-len(vectors) // MOST_RELATED)
+    vectors, teacher = vectors[::apart], teacher[::apart]
     return F.mse_loss(vectors @ vectors.T, teacher @ teacher.T) * len(vectors)

@@ -28,8 +28,7 @@ def embed_metrics(records: Sequence[Record], predictions: Sequence[dict[str, Any
     graded: `spearman`, `pearson` of cosines with grades. pairs: is each anchor's own text the nearest of all those of
     the records (`accuracy`), and how near the top (`mrr@10`, `recall@10`). teacher: the mean `cosine` of texts and
     translations with its vectors, or the `spearman` correlation of the cosines between texts where widths differ.
-    words: the mean over texts of how near their words are to the teacher's (`cosine`). texts: `uniformity` (Wang and
-    Isola, 2020; lower is better), for want of gold.
+    words: the same of words. texts: `uniformity` (Wang and Isola, 2020; lower is better), for want of gold.
     """
     if kind == "graded":
         scores = similarity([grade_of(record) for record in records], [one["score"] for one in predictions])
@@ -40,18 +39,25 @@ def embed_metrics(records: Sequence[Record], predictions: Sequence[dict[str, Any
         each = [one.get("vectors") or [one["vector"]] for one in predictions]
         ours = _unit(np.array([vector for own in each for vector in own], dtype=np.float32))
         theirs = _unit(np.array([vector_of(record) for record in records], dtype=np.float32))
-        theirs = theirs.repeat([len(own) for own in each], axis=0)
-        if ours.shape == theirs.shape:
-            value = float((ours * theirs).sum(1).mean())
-            return {"cosine": value, "score": value}
-        value = spearman(_between(theirs[:MOST]).tolist(), _between(ours[:MOST]).tolist()) if len(ours) > 2 else 0.0
-        return {"spearman": value, "score": value}
+        return _nearness(ours, theirs.repeat([len(own) for own in each], axis=0))
     if kind == "words":
-        value = float(np.mean([one["score"] for one in predictions if "score" in one] or [0.0]))
-        return {"cosine": value, "score": value}
+        pairs = [one["taught"] for one in predictions if "taught" in one]
+        if not pairs:
+            return {"cosine": 0.0, "score": 0.0}
+        ours, theirs = (_unit(np.concatenate(side).astype(np.float32)) for side in zip(*pairs, strict=True))
+        return _nearness(ours, theirs)
     vectors = _unit(np.array([one["vectors"][0] for one in predictions], dtype=np.float32))[:MOST]
     value = float(np.log(np.exp(4 * _between(vectors) - 4).mean())) if len(vectors) > 1 else 0.0
     return {"uniformity": value, "score": -value}
+
+
+def _nearness(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
+    """How near two models' vectors of the same things are; where widths differ, how alike the cosines between them."""
+    if ours.shape == theirs.shape:
+        value = float((ours * theirs).sum(1).mean())
+        return {"cosine": value, "score": value}
+    value = spearman(_between(theirs[:MOST]).tolist(), _between(ours[:MOST]).tolist()) if len(ours) > 2 else 0.0
+    return {"spearman": value, "score": value}
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

@@ -59,7 +59,8 @@ def kind_of_all(records: Sequence[Record], positive: str | None) -> Kind:
             )
         found = kind
         if kind == "teacher":
-            size = len(require(record, "vector", list))
+            vector = record.fields["vector"]
+            size = len(vector if isinstance(vector, np.ndarray) else require(record, "vector", list))
             if width and size != width:
                 raise record.error(f'"vector" has {size} numbers, those before have {width}; wanted one teacher\'s')
             width = size
@@ -152,6 +153,8 @@ def vector_of(record: Record) -> list[float]:
     Raises:
         DataError: not a list of finite numbers.
     """
+    if isinstance(vector := record.fields.get("vector"), np.ndarray):
+        return vector.tolist()
     vector = require(record, "vector", list)
     for number, value in enumerate(vector, 1):
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -166,15 +169,37 @@ def is_taught_words(record: Record) -> bool:
     return isinstance(record.fields.get(TAUGHT), WordVectors)
 
 
+def check_taught(records: Sequence[Record], *, words: bool) -> None:
+    """That a teacher can be asked for vectors of these records, or of their words.
+
+    Raises:
+        DataError: one is no single text without a vector, or its words don't stand in a text.
+    """
+    for record in records:
+        if _kind_of(record, None) != "texts":
+            raise record.error(
+                'embed.teacher gives vectors of single texts, and this record is none; wanted "text" alone'
+            )
+        if words and record.fields.get("translation") is not None:
+            raise record.error(
+                'a "translation" has no words that the teacher has vectors of; leave it out, or say '
+                "embed.taught sentence"
+            )
+        if words:
+            require(record, "text", str)
+
+
 def taught_words(record: Record, read: Read, offsets: np.ndarray | None) -> Read:
     """What is read of the words at `offsets` (u, 2), of those that the teacher has a vector of, with these."""
     taught = record.fields[TAUGHT]
     known = {place: number for number, place in enumerate(map(tuple, taught.offsets.tolist()))}
-    assert offsets is not None
+    if offsets is None:
+        raise record.error('the words of "tokens" don\'t stand in "text"; wanted the text that they are parts of')
     numbers = [known.get(place) for place in map(tuple, offsets.tolist())]
     kept = np.array([number is not None for number in numbers], dtype=bool)
     labels = taught.vectors[[number for number in numbers if number is not None]]
-    return Read(read.rows[np.repeat(kept, read.groups)], read.groups[kept], labels=labels, weight=1.0)
+    rows = read.rows[np.repeat(kept, read.groups)]
+    return Read(rows, read.groups[kept], labels=labels, weight=float(kept.sum()))
 
 
 def labels_of(record: Record, kind: Kind, texts: Sequence[Sequence[Piece]]) -> np.ndarray:
@@ -186,7 +211,9 @@ def labels_of(record: Record, kind: Kind, texts: Sequence[Sequence[Piece]]) -> n
     if kind == "graded":
         return np.full((len(texts), 1), grade_of(record), dtype=np.float32)
     if kind == "teacher":
-        return np.tile(np.array(vector_of(record), dtype=np.float32), (len(texts), 1))
+        vector = record.fields["vector"]  # an array is one that was asked for (train.teaching)
+        own = vector if isinstance(vector, np.ndarray) else np.array(vector_of(record), dtype=np.float32)
+        return np.tile(own, (len(texts), 1))
     roles = [min(number, 2) for number in range(len(texts))]
     return np.array([[role, _hash(pieces)] for role, pieces in zip(roles, texts, strict=True)], dtype=np.int64)
 

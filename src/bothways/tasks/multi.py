@@ -237,22 +237,19 @@ class MultiTask(Task):
         self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]
     ) -> list[tuple[str, Task, tuple[list[Record], list[dict[str, Any]]]]]:
         """The parts that have records, with those and their predictions."""
-        return [
-            (
-                name,
-                self.parts[name],
-                ([_of(records[n], name) for n in numbers], [predictions[n][name] for n in numbers]),
-            )
-            for name, numbers in _by_part(records, self.parts).items()
-            if numbers
-        ]
+        found = []
+        for name, numbers in _by_part(records, self.parts).items():
+            # A record of which nothing could be read (a note has said so) has no prediction.
+            if own := [number for number in numbers if name in predictions[number]]:
+                both = [_of(records[number], name) for number in own], [predictions[number][name] for number in own]
+                found.append((name, self.parts[name], both))
+        return found
 
     def changed(
         self, name: str, records: Sequence[Record], change: Callable[[list[Record]], Sequence[Record]]
     ) -> list[Record]:
         """The records with `change` done to what one part reads of them."""
-        found = list(records)
-        numbers = _by_part(records, self.parts)[name]
+        found, numbers = list(records), _by_part(records, self.parts)[name]
         for number, own in zip(numbers, change([_of(records[number], name) for number in numbers]), strict=True):
             whole = records[number]
             together = isinstance(whole.fields.get(TASK), list)

@@ -6,7 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from bothways.errors import DataError
 from bothways.infer.devices import pick_answer_precision
 from bothways.infer.predictor import Predictor
 from bothways.models.model import Model, save, seed_everything, start_from
-from bothways.models.reading import saved_texts
+from bothways.models.reading import Advice, saved_texts
 from bothways.models.weights import read_tensors
 from bothways.tasks.base import Coverage, Encoded, Task
 from bothways.train.card import card, hardware, hashes
@@ -29,8 +29,10 @@ from bothways.train.checkpoint import save_weights
 from bothways.train.folder import BEST, Run, RunFolder
 from bothways.train.frozen import MOST_BYTES, bytes_of_vectors, freeze, with_vectors
 from bothways.train.loop import Report
+from bothways.train.optimizer import PLAIN_LR, Optim
 from bothways.train.ranks import Ranks
 from bothways.train.settings import Finetune
+from bothways.train.teaching import Teachers
 from bothways.train.training import Look, Training, restore, steps_in, take_steps, telling
 from bothways.train.training import save as save_checkpoint
 
@@ -41,6 +43,7 @@ def finetune_run(
     train_records: Sequence[Record],
     dev_records: Sequence[Record] | None,
     *,
+    teachers: Teachers,
     ranks: Ranks,
     device: torch.device,
 ) -> Run:
@@ -60,13 +63,17 @@ def finetune_run(
     trained_on = first_places(train_records)
     before = saved_texts(model.folder) if model.folder is not None else None
     model.trained_on = kept_hashes({*trained_on, *(before.tolist() if before is not None else ())})
-    optim = settings.optim
-    if model.advice is not None and (advised := optim.advised(model.advice)) != optim:
-        optim = advised
-        model.told.append(f"{optim.method} at a rate of {optim.peak:g}, as the model that it begins from advises")
+    optim = folder.begun(wanted).settings.optim
+    if not folder.resume:
+        optim = _advised(settings, model)
+        # Written down as it is, so that config.toml does the same again whatever a later model advises.
+        wanted = replace(wanted, settings=replace(settings, optim=optim))
     if settings.frozen:
         optim = freeze(model, optim)
     max_length = _max_length(settings, model)
+    train_records = teachers.taught(train_records, folder.log.tell)
+    dev_records = None if dev_records is None else teachers.taught(dev_records, folder.log.tell)
+    model.told += teachers.told
     encoded = task.encode(train_records, model.tokenizer, max_length=max_length, labelled=True)
     if not (examples := _examples(encoded)):
         why = "; ".join(f"{count:,}: {note}" for note, count in _notes(encoded).most_common(3))
@@ -114,6 +121,16 @@ def finetune_run(
                 _keep_vectors(training, encoded, dev)
             take_steps(training, total, examine=examine, extra=lambda: {"best": asdict(best), "steps": total})
         return _finish(training, best, dev, wanted, time.monotonic() - begun)
+
+
+def _advised(settings: Finetune, model: Model) -> Optim:
+    """The optimizer that was asked for, and where nothing was said the one that the model advises for all of it."""
+    if model.advice is None or settings.frozen:
+        return settings.optim.advised(Advice("adamw", PLAIN_LR))
+    optim = settings.optim.advised(model.advice)
+    if optim != settings.optim:
+        model.told.append(f"{optim.method} at a rate of {optim.peak:g}, as the model that it begins from advises")
+    return optim
 
 
 def _keep_vectors(training: Training, encoded: Sequence[Encoded], dev: Dev | None) -> None:

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -28,8 +28,10 @@ from bothways.train.log import RunLog, draw_losses, read_log
 from bothways.train.loop import Progress
 from bothways.train.ranks import Ranks
 
+S = TypeVar("S")
 BEST = "best.safetensors"  # in checkpoints/: the weights with the best dev score so far
 MAY_CHANGE = ("out", "quiet", "checkpoint_minutes", "against")  # settings that a resumed run may have otherwise
+ADVISED = {"optim.method": ("auto",), "optim.lr": (None, "none")}  # nothing was said: it stays as it was begun
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,18 @@ class RunFolder:
             raise ConfigError(f"--resume: {self.path} holds no run (config.toml is missing); start without --resume")
         begun, wanted = _begun(type(settings), file), _keys(settings)
         for key in sorted(begun.keys() | wanted.keys()):
-            if key not in MAY_CHANGE and (old := begun.get(key)) != (new := wanted.get(key)):
+            if key in MAY_CHANGE or wanted.get(key) in ADVISED.get(key, ()):
+                continue
+            if (old := begun.get(key)) != (new := wanted.get(key)):
                 unsaid = f" --{key.replace('_', '-')} none" if old == "none" else ""
                 raise ConfigError(
                     f"--resume: {key} is {new!r}, but the run in {self.path} was begun with {old!r}; "
                     f"leave it as it was (bothways … --config {file}{unsaid} --resume)"
                 )
+
+    def begun(self, settings: S) -> S:
+        """The settings that a resumed run was begun with; of a new one, these."""
+        return config.from_toml(type(settings), self.path / "config.toml") if self.resume else settings
 
     def make(self, settings: Any) -> None:
         """Make the folder of a new run, with its `config.toml`."""

@@ -28,7 +28,7 @@ from bothways.train.ranks import joined
 from bothways.train.seeds import finetune_seeds
 from bothways.train.settings import Finetune, Pretrain
 from bothways.train.stopping import stopped_at_once
-from bothways.train.teaching import taught
+from bothways.train.teaching import Teachers
 
 _TRAIN = arg(help="labelled records to learn from")
 
@@ -127,10 +127,14 @@ def run_finetune(wanted: Any, *, train: Data | None = None, dev: Data | None = N
                 raise ConfigError("--against compares on the dev records, and there are none; give --dev")
             check_comparable(wanted.against, wanted.task)
         task = task_class(wanted.task).learn(train_records, getattr(wanted, wanted.task))
-        train_records = taught(task, train_records, device=device.type)
-        dev_records = None if dev_records is None else taught(task, dev_records, device=device.type)
         once = partial(
-            finetune_run, task=task, train_records=train_records, dev_records=dev_records, ranks=ranks, device=device
+            finetune_run,
+            task=task,
+            train_records=train_records,
+            dev_records=dev_records,
+            teachers=Teachers(task, device.type),
+            ranks=ranks,
+            device=device,
         )
         run = once(wanted) if wanted.seeds == 1 else finetune_seeds(wanted, once, task.criterion, ranks)
         if wanted.against is None or dev_records is None or not ranks.first:

@@ -162,6 +162,11 @@ class Pretrain:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.evaluate_every is not None and self.evaluate_every < 1:
             raise ConfigError(f"evaluate_every is {self.evaluate_every}; it must be at least 1, or none for ten looks")
+        if self.optim.method == "auto" or self.optim.lr is None:
+            raise ConfigError(
+                "optim.method auto and optim.lr none follow the advice of a model that is fine-tuned; "
+                "pre-training wants both said (by default muon and 0.001)"
+            )
         _check_minutes(self.checkpoint_minutes)
 
 
