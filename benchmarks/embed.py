@@ -124,7 +124,7 @@ class Job:
     @property
     def work(self) -> Path:
         """Where `bothways embed` keeps the parts that are finished."""
-        return self.out.with_name(f".{self.out.stem}.parts")
+        return self.out.with_name(f".{self.out.name}.parts")
 
     def parts(self) -> dict[str, int]:
         """The finished parts, and when each was written."""
