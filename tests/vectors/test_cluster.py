@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 
-from bothways.errors import ConfigError
+from bothways.errors import ConfigError, DataError
 from bothways.metrics.clusters import clusters as cluster_scores
 from bothways.vectors import cluster as cluster_module
 from bothways.vectors import embed as embedding
@@ -130,14 +130,59 @@ def test_the_map_holds_all_it_shows(tmp_path, monkeypatch):
     assert told == ["the map shows 20 of 60 texts, drawn at random"]
 
 
-@pytest.mark.filterwarnings("ignore:Number of distinct clusters")
-def test_texts_that_are_all_the_same(predictor, jsonl, tmp_path):
-    data = jsonl([{"text": "a film"}] * 8)
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("texts", "clusters"), [(["a film"], 2), (["a film", "old town"], 3), (["a film"], None)])
+def test_texts_that_are_the_same(predictor, jsonl, tmp_path, texts, clusters):
+    data = jsonl([{"text": text} for text in texts * 8])
     found = cluster_file(
-        predictor.embedder(), data, tmp_path / "out", identity={}, clusters=2, seed=1 << 40, quiet=True
+        predictor.embedder(), data, tmp_path / "out", identity={}, clusters=clusters, seed=1 << 40, quiet=True
     )
-    assert sum(one.size for one in found.clusters) == 8
+    assert [one.size for one in found.clusters] == [8] * len(texts)
+    told = f"{len(texts)} clusters instead of {clusters}: the texts have no more different vectors"
+    assert found.told == ([told] if clusters else [])
     assert (tmp_path / "out" / "map.html").is_file()
+
+
+@pytest.mark.filterwarnings("error")
+def test_no_more_clusters_are_tried_than_vectors_differ():
+    vectors, _ = blobs(count=5, clusters=5)
+    labels, tried = assign(np.repeat(vectors, 20, axis=0))
+    assert set(tried) == {2, 3, 4, 5}
+    assert len(set(labels.tolist())) == 5
+
+
+def test_outliers_are_no_cluster(command, folder, jsonl, tmp_path, monkeypatch):
+    labels = np.array([0, 0, 0, 1, 1, cluster_module.NOISE])
+    monkeypatch.setattr(cluster_module, "assign", lambda *_, **__: (labels, {}))
+    data = jsonl([{"text": text} for text in ("a", "film", "day", "old", "town", "cold")])
+    words = ("--data", data, "--out", tmp_path / "out", "--method", "hdbscan", "--json")
+    assert json.loads(command("cluster", folder, *words).out)["clusters"] == 2
+
+
+def test_fields_that_give_way_are_told(predictor, jsonl, rows, tmp_path):
+    data = jsonl([row | {"cluster": "mine", "nearness": 7} for row in rows])
+    found = cluster_file(predictor.embedder(), data, tmp_path / "out", identity={}, clusters=2, quiet=True)
+    assert found.told == ["the records' own 'cluster', 'nearness' gave way to what is written under that name"]
+
+
+def test_a_record_without_text_is_known_before_the_vectors_are_computed(predictor, jsonl, rows, tmp_path, monkeypatch):
+    monkeypatch.setattr(embedding, "_write_part", lambda *_: pytest.fail("computed"))
+    data = jsonl([*rows, {"text_a": "a film", "text_b": "old town"}])
+    with pytest.raises(DataError, match=r"data\.jsonl:61: no field 'text'"):
+        cluster_file(predictor.embedder(), data, tmp_path / "out", identity={}, clusters=2, quiet=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["data.jsonl"]
+
+
+def test_a_folder_where_we_are(command, folder, jsonl, rows, tmp_path, monkeypatch):
+    data = jsonl(rows)
+    (tmp_path / "here" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here" / "below")
+    for out, message in ((".", "is the folder that you are in; give another one"), ("..", "exists already; give ano")):
+        code, told, err = command("cluster", folder, "--data", data, "--out", out)
+        assert (code, told, err.count("\n")) == (2, "", 1)
+        assert f"--out {out} {message}" in err
+    assert command("cluster", folder, "--data", data, "--out", "../below/out", "--clusters", 2, "--quiet").code == 0
+    assert [path.name for path in (tmp_path / "here" / "below").iterdir()] == ["out"]
 
 
 def test_one_at_a_time_writes_clusters(predictor, jsonl, rows, tmp_path):
@@ -151,6 +196,7 @@ def test_a_stop_after_the_vectors_does_not_lose_them(predictor, jsonl, rows, tmp
     monkeypatch.setattr(cluster_module, "assign", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         cluster_file(*arguments, identity={}, clusters=2, quiet=True)
+    (tmp_path / ".out.work" / "vectors.npy").write_bytes(b"what a kill leaves")
     monkeypatch.undo()
     monkeypatch.setattr(embedding, "_write_part", lambda *_: pytest.fail("computed again"))
     assert len(cluster_file(*arguments, identity={}, clusters=2, quiet=True).clusters) == 2

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import datetime
 import io
 import json
 import random
 import shutil
+from decimal import Decimal
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
 from bothways.data.records import read_records
-from bothways.errors import Stopped
+from bothways.errors import DataError, Stopped
 from bothways.infer.predictor import load
 from bothways.models.model import fresh, save
 from bothways.tasks.segment import SegmentSettings, SegmentTask
 from bothways.vectors import embed as module
-from bothways.vectors import progress
+from bothways.vectors import formats, progress
 from bothways.vectors.embed import embed_file, read_vectors
 
 
@@ -141,6 +144,47 @@ def test_words_and_numbers_that_a_table_can_not_hold(command, folder, tmp_path):
     assert "\ufffd" in [part["text"] for part in first.fields["parts"]]
 
 
+def test_what_json_has_not_is_plain_text(predictor, tmp_path):
+    day, price = datetime.date(2024, 2, 1), Decimal("1.50")
+    parquet.write_table(
+        pa.table({"text": ["film"], "day": [day], "price": [price], "tags": [["a"]]}), tmp_path / "data.parquet"
+    )
+    for ending in (".parquet", ".jsonl"):
+        embed_file(predictor.embedder(), tmp_path / "data.parquet", tmp_path / f"v{ending}", identity={}, quiet=True)
+        (record,) = read_records(tmp_path / f"v{ending}")
+        assert (record.fields["day"], record.fields["price"]) == ("2024-02-01", "1.50")
+    assert parquet.read_table(tmp_path / "v.parquet")["tags"].to_pylist() == ['["a"]']
+
+
+@pytest.mark.parametrize("level", ["sentence", "word"])
+def test_more_numbers_than_a_row_group_holds(predictor, jsonl, texts, tmp_path, monkeypatch, level):
+    embedder, data = predictor.embedder(level=level), jsonl(rows(texts))
+    embed_file(embedder, data, tmp_path / "whole.parquet", identity={}, quiet=True)
+    monkeypatch.setattr(formats, "MOST", 50)
+    embed_file(embedder, data, tmp_path / "halved.parquet", identity={}, quiet=True)
+    whole, halved = (parquet.read_table(tmp_path / f"{name}.parquet") for name in ("whole", "halved"))
+    assert whole.to_pylist() == halved.to_pylist()
+    assert parquet.read_metadata(tmp_path / "halved.parquet").num_row_groups > 13
+
+
+@pytest.mark.parametrize(
+    ("words", "own", "gone"),
+    [
+        (("--out", "v.jsonl"), ("vector", "parts"), "'vector'"),
+        (("--out", "v.parquet"), ("vector", "parts"), "'vector'"),
+        (("--out", "v.jsonl", "--level", "word"), ("vector", "parts"), "'parts'"),
+        (("--out", "v.npy"), ("vector", "parts"), None),
+        (("--out", "v.jsonl"), ("parts",), None),
+    ],
+)
+def test_fields_that_give_way_are_told(command, folder, jsonl, texts, tmp_path, monkeypatch, words, own, gone):
+    monkeypatch.chdir(tmp_path)
+    data = jsonl([row | dict.fromkeys(own, "mine") for row in rows(texts)])
+    out = command("embed", folder, "--data", data, *words).out
+    told = f"the records' own {gone} gave way to what is written under that name\n"
+    assert out.splitlines(keepends=True)[1:] == ([told] if gone else [])
+
+
 @pytest.fixture
 def segmenter(predictor, tmp_path):
     """A segmentation model, saved."""
@@ -262,7 +306,7 @@ def test_killed_while_the_output_is_written_leaves_nothing_behind(
         patch.setattr(type(out), "unlink", lambda *_, **__: None)  # a killed process does not tidy up
         with pytest.raises(Killed):
             embed_file(embedder, data, out, identity={}, quiet=True)
-    assert [path.name for path in out.parent.iterdir()] == [".v.parts"]
+    assert [path.name for path in out.parent.iterdir()] == [f".v{ending}.parts"]
     assert embed_file(embedder, data, out, identity={}, quiet=True).reused == 50
     embed_file(embedder, data, tmp_path / f"whole{ending}", identity={}, quiet=True)
     assert out.read_bytes() == (tmp_path / f"whole{ending}").read_bytes()
@@ -280,6 +324,27 @@ def test_records_that_changed_meanwhile_are_computed_anew(predictor, jsonl, text
     done = embed_file(embedder, data, tmp_path / "v.npy", identity={}, quiet=True)
     assert (done.records, done.reused) == (51, 40)  # of the first six parts, one changed
     wanted = predictor.embed([row["text"] for row in mended])
+    np.testing.assert_allclose(np.load(tmp_path / "v.npy"), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("change", ["other", "longer", "shorter"])
+def test_a_file_that_changes_while_it_is_embedded(predictor, jsonl, texts, tmp_path, monkeypatch, change):
+    embedder, data = predictor.embedder(), jsonl(rows(texts))
+    changed = {"other": rows(texts[::-1]), "longer": rows([*texts, "more"]), "shorter": rows(texts[:40])}[change]
+    assemble = module._assemble
+
+    def late(*arguments):
+        jsonl(changed)
+        return assemble(*arguments)
+
+    monkeypatch.setattr(module, "_assemble", late)
+    with pytest.raises(DataError, match=r"data\.jsonl: the file changed meanwhile; run the same again"):
+        embed_file(embedder, data, tmp_path / "v.npy", identity={}, quiet=True)
+    assert not (tmp_path / "v.npy").exists()
+    monkeypatch.undo()
+    monkeypatch.setattr(module, "PART", 8)
+    embed_file(embedder, data, tmp_path / "v.npy", identity={}, quiet=True)
+    wanted = predictor.embed([row["text"] for row in changed])
     np.testing.assert_allclose(np.load(tmp_path / "v.npy"), wanted, atol=1e-6)
 
 
@@ -304,21 +369,38 @@ def test_unfinished_work_of_another_run_is_not_mixed_in(command, folder, jsonl, 
     data = jsonl([*rows(texts), {"text": 7}])
     words = ("embed", folder, "--data", data, "--out", tmp_path / "v.npy")
     assert command(*words)[0] == 2
-    assert (tmp_path / ".v.parts").is_dir()
+    assert (tmp_path / ".v.npy.parts").is_dir()
     code, out, err = command(*words, "--pooling", "cls")
     assert (code, out) == (2, "")
     assert err == (
-        f"bothways: error: {tmp_path / '.v.parts'} holds the unfinished work of another run (its task differ); "
+        f"bothways: error: {tmp_path / '.v.npy.parts'} holds the unfinished work of another run (its task differ); "
         "finish that one with its own command, remove the folder, or give another --out\n"
     ).replace("its task differ", "its pooling, task differ")
-    shutil.rmtree(tmp_path / ".v.parts")
+    shutil.rmtree(tmp_path / ".v.npy.parts")
     jsonl(rows(texts))
     assert command(*words, "--pooling", "cls")[0] == 0
 
 
+@pytest.mark.parametrize("file", ["tokenizer.json", "config.json", "bothways.json"])
+def test_unfinished_work_of_other_files_of_the_model(command, folder, jsonl, texts, tmp_path, file):
+    model = shutil.copytree(folder, tmp_path / "model")
+    words = ("embed", model, "--data", jsonl([*rows(texts), {"text": 7}]), "--out", tmp_path / "v.npy")
+    assert command(*words)[0] == 2
+    (model / file).write_text((model / file).read_text() + "\n")
+    assert "(its files differ)" in command(*words).err
+
+
+def test_outputs_of_one_stem_do_not_share_their_parts(command, folder, jsonl, texts, tmp_path):
+    data = jsonl([*rows(texts), {"text": 7}])
+    for ending in ("npy", "jsonl"):
+        options = ("--data", data, "--out", tmp_path / f"v.{ending}", "--pooling", "cls" if ending == "npy" else "mean")
+        assert "'text' is a whole number" in command("embed", folder, *options).err
+    assert {".v.npy.parts", ".v.jsonl.parts"} <= {path.name for path in tmp_path.iterdir()}
+
+
 def test_two_at_once(predictor, jsonl, texts, tmp_path):
-    (tmp_path / ".v.parts").mkdir()
-    with module.held(tmp_path / ".v.parts"), pytest.raises(Exception, match="another process is writing to"):
+    (tmp_path / ".v.npy.parts").mkdir()
+    with module.held(tmp_path / ".v.npy.parts"), pytest.raises(Exception, match="another process is writing to"):
         embed_file(predictor.embedder(), jsonl(rows(texts)), tmp_path / "v.npy", identity={}, quiet=True)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import sys
 
 import numpy as np
@@ -10,13 +12,15 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from bothways.errors import ConfigError, DataError
+from bothways.errors import ConfigError, DataError, ModelError
 from bothways.infer.predictor import Predictor
 from bothways.models.model import Model, save
 from bothways.nn.network import Network
 from bothways.tasks.pair import PairSettings, PairTask
 from bothways.vectors import embed as embedding
+from bothways.vectors import index as reading
 from bothways.vectors import indexing as module
+from bothways.vectors import search as searching
 from bothways.vectors.embed import held
 from bothways.vectors.index import Index
 from bothways.vectors.indexing import change_index
@@ -103,6 +107,7 @@ def test_ranks_are_joined(made, embedder):
         ({"year": "<2002", "lang": "en"}, {"t0", "t1"}),
         ({"lang": "!=en"}, {"zh0", "zh1", "zh2"}),
         ({"year": "<2002", "lang": "zh"}, set()),
+        ({"year": ">2047.5", "lang": "en"}, {"t48", "t49"}),
     ],
 )
 @pytest.mark.parametrize("by", ["vectors", "both"])
@@ -130,6 +135,135 @@ def test_added_replaced_deleted(made, embedder, jsonl, texts, tmp_path, few, mon
     assert [hit["score"] for hit in hits] == pytest.approx(wanted.tolist(), abs=1e-5)
     assert hits[0]["id"] == "new"
     assert sorted(path.name for path in made.iterdir()) == ["000003", "index.json"]
+
+
+def test_a_change_leaves_what_is_not_its_own(made, embedder, jsonl):
+    mine = [made / "notes", made / "202401", made / "20240101"]
+    for folder in mine:
+        folder.mkdir()
+        (folder / "mine").write_text("")
+    change_index(made, embedder, delete=["t3"], made_by={}, quiet=True)
+    assert sorted(path.name for path in made.iterdir()) == ["000002", "202401", "20240101", "index.json", "notes"]
+    assert all((folder / "mine").is_file() for folder in mine)
+
+
+def test_what_is_without_an_id_is_numbered_on(embedder, jsonl, tmp_path):
+    index, change = tmp_path / "index", {"made_by": {}, "quiet": True}
+    change_index(index, embedder, data=jsonl([{"text": "old"}, {"text": "town"}, {"id": 4, "text": "day"}]), **change)
+    change_index(index, embedder, delete=["2"], **change)
+    (tmp_path / "more.txt").write_text("a film\nwarm day\n")
+    for count in (4, 6):  # the same file again is added again
+        changed = change_index(index, embedder, data=tmp_path / "more.txt", **change)
+        assert (changed.records, changed.added, changed.replaced) == (count, 2, 0)
+    assert Index(index).ids == ["1", "4", "5", "6", "7", "8"]
+    assert change_index(index, embedder, data=jsonl([{"id": 10, "text": "cold"}]), **change).added == 1
+    change_index(index, embedder, data=jsonl([{"text": "x"}, {"text": "y"}]), **change)
+    assert Index(index).ids[6:] == ["10", "9", "11"]
+
+
+def test_nothing_is_left_behind_where_all_would_be_deleted(made, embedder):
+    with pytest.raises(DataError, match="no record would be left; remove the folder instead"):
+        change_index(made, embedder, delete=Index(made).ids, made_by={}, quiet=True)
+    assert sorted(path.name for path in made.iterdir()) == ["000001", "index.json"]
+
+
+def test_all_is_on_disk_before_the_old_goes(made, embedder, monkeypatch):
+    synced = []
+
+    def noted(path):
+        synced.append((path.name, (made / "000001").is_dir()))
+
+    monkeypatch.setattr(module, "_sync", noted)
+    change_index(made, embedder, delete=["t3"], made_by={}, quiet=True)
+    names = {name for name, _ in synced}
+    assert {"records.parquet", "vectors.npy", "keys.npy", "words", "000002", ".index.json.part"} <= names
+    assert synced[-1] == ("index", True)
+
+
+@pytest.mark.parametrize("words", [True, False])
+def test_words_stay_as_the_index_has_them(command, folder, jsonl, texts, tmp_path, words):
+    index, more = tmp_path / "index", jsonl([{"id": "new", "text": "cold day"}], "more.jsonl")
+    flag = () if words else ("--no-keywords",)
+    assert command("index", folder, "--data", jsonl(rows(texts)), "--out", index, *flag).code == 0
+    for change in (("--data", more, "--update"), ("--delete", "t3")):
+        assert command("index", "--out", index, *change).code == 0
+        assert (Index(index).words is not None) is words
+    manifest = json.loads((index / "index.json").read_text())
+    del manifest["keywords"]  # as an older release left it
+    (index / "index.json").write_text(json.dumps(manifest))
+    assert command("index", "--out", index, "--delete", "t4").code == 0
+    assert (Index(index).words is not None) is words
+    assert command("index", "--out", index, "--delete", "t5", "--no-keywords").code == 0
+    assert Index(index).words is None
+
+
+def test_an_index_where_we_are(command, folder, jsonl, texts, tmp_path, monkeypatch):
+    data = jsonl(rows(texts))
+    (tmp_path / "index" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "index")
+    (tmp_path / "index" / "below").rmdir()
+    assert command("index", folder, "--data", data, "--out", ".")[:2] == (0, "50 records in . (50 added)\n")
+    (tmp_path / "index" / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "index" / "below")
+    assert command("index", "--out", "..", "--delete", "t3")[:2] == (0, "49 records in .. (1 deleted)\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.jsonl", "index"]
+    code, _, err = command("index", folder, "--data", data, "--out", "/")
+    assert (code, err.count("\n")) == (2, 1)
+
+
+def test_a_change_does_not_reach_who_has_opened_the_index(made, embedder, jsonl):
+    ways = ("both", "vectors", "words")
+    before = [search(Index(made), embedder, ["吃水果"], by=by) for by in ways]
+    index = Index(made)
+    change_index(made, embedder, delete=["zh2"], made_by={}, quiet=True)
+    assert not index.place.exists()
+    assert [search(index, embedder, ["吃水果"], by=by) for by in ways] == before
+
+
+@pytest.mark.parametrize("at", ["records", "words", "end"])
+def test_a_change_while_the_index_is_opened(made, embedder, at, monkeypatch):
+    part, read = Index._part, reading.read_manifest
+    left = [True]
+
+    def change():
+        if left.pop() if left else False:
+            change_index(made, embedder, delete=["zh2"], made_by={}, quiet=True)
+
+    def slow(self, what, get):
+        if what == at and self.place.name == "000001" and left:
+            change()
+        return part(self, what, get)
+
+    def late(folder):
+        manifest = read(folder)
+        if at == "end" and manifest["generation"] == "000001" and left:
+            change()
+        return manifest
+
+    monkeypatch.setattr(Index, "_part", slow)
+    monkeypatch.setattr(reading, "read_manifest", late)
+    index = Index(made)
+    assert (index.place.name, len(index.ids), index.words is None) == ("000002", 52, False)
+
+
+def test_a_part_that_is_damaged(made):
+    (made / "000001" / "keys.npy").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"000001: the keys can't be read \(.*\); index the records again"):
+        Index(made)
+
+
+def test_many_are_compared_some_at_a_time(made, embedder, texts, monkeypatch):
+    queries = texts[:7]
+    whole = search(Index(made), embedder, queries, k=5, by="vectors")
+    allowed = search(Index(made), embedder, queries, k=5, by="vectors", where={"lang": "en"})
+    monkeypatch.setattr(searching, "ROWS", 4)
+    monkeypatch.setattr(searching, "QUERIES", 3)
+
+    def ids(found):
+        return [[hit["id"] for hit in hits] for hits in found]
+
+    assert ids(search(Index(made), embedder, queries, k=5, by="vectors")) == ids(whole)
+    assert ids(search(Index(made), embedder, queries, k=5, by="vectors", where={"lang": "en"})) == ids(allowed)
 
 
 def test_what_stops_a_change_leaves_the_index_as_it_was(made, embedder, jsonl, monkeypatch):
@@ -241,17 +375,56 @@ def test_numbers_of_a_csv_file_are_compared_as_numbers(embedder, tmp_path, where
     assert {hit["id"] for hit in hits} == wanted
 
 
+LARGE = 2**53 + 1  # a float has it not
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+@pytest.mark.parametrize("where", [str(LARGE), f"<={LARGE}", f">={LARGE}", f"<{LARGE + 1}", f">{LARGE - 1}"])
+def test_numbers_that_a_float_has_not(embedder, jsonl, tmp_path, where, ending):
+    data = jsonl([{"id": "a", "text": "film", "n": LARGE}])
+    if ending == "csv":
+        data = tmp_path / "data.csv"
+        data.write_text(f"id,text,n\na,film,{LARGE}\n")
+    change_index(tmp_path / "index", embedder, data=data, made_by={}, quiet=True)
+    (hits,) = search(Index(tmp_path / "index"), embedder, ["film"], where={"n": where})
+    assert [hit["id"] for hit in hits] == ["a"]
+    assert search(Index(tmp_path / "index"), embedder, ["film"], where={"n": f"!={LARGE}"}) == [[]]
+
+
+@pytest.mark.parametrize(("where", "wanted"), [("True", {"a"}), ("true", {"a"}), ("!=TRUE", {"b"}), ("False", {"b"})])
+def test_truth_values(embedder, jsonl, tmp_path, where, wanted):
+    data = jsonl([{"id": "a", "text": "film", "flag": True}, {"id": "b", "text": "day", "flag": False}])
+    change_index(tmp_path / "index", embedder, data=data, made_by={}, quiet=True)
+    (hits,) = search(Index(tmp_path / "index"), embedder, ["film"], where={"flag": where})
+    assert {hit["id"] for hit in hits} == wanted
+
+
 def test_a_title_stands_before_the_text(embedder, jsonl, tmp_path):
     data = jsonl([{"_id": 7, "title": "the film", "text": "was long"}, {"text": "a day", "title": ""}])
     change_index(tmp_path / "index", embedder, data=data, made_by={}, quiet=True)
     index = Index(tmp_path / "index")
-    assert index.records([0, 1]) == [{"id": "7", "text": "the film was long"}, {"id": "2", "text": "a day"}]
+    assert index.records([0, 1]) == [
+        {"id": "7", "title": "the film", "text": "the film was long"},
+        {"id": "2", "title": "", "text": "a day"},
+    ]
 
 
-def test_a_pair_model_ranks_again(made, embedder, predictor):
+def test_a_title_is_a_field_whatever_it_is(embedder, jsonl, tmp_path):
+    data = jsonl([{"title": 1984, "text": "a film"}, {"title": 2001, "text": "a film"}])
+    change_index(tmp_path / "index", embedder, data=data, made_by={}, quiet=True)
+    (hits,) = search(Index(tmp_path / "index"), embedder, ["a film"], where={"title": "<2000"})
+    assert [(hit["id"], hit["title"], hit["text"]) for hit in hits] == [("1", 1984, "a film")]
+
+
+@pytest.fixture
+def pair(predictor):
+    """A model that reads pairs."""
     encoder = predictor.model.network.encoder
     task = PairTask(PairSettings(), ["no", "yes"])
-    pair = Predictor(Model(predictor.model.tokenizer, Network(encoder, task.heads(encoder)), task), device="cpu")
+    return Predictor(Model(predictor.model.tokenizer, Network(encoder, task.heads(encoder)), task), device="cpu")
+
+
+def test_a_pair_model_ranks_again(made, embedder, pair):
     (hits,) = search(Index(made), embedder, ["old town"], k=5, reranker=pair, depth=20)
     scores = [one["scores"]["yes"] for one in pair.predict([("old town", hit["text"]) for hit in hits])]
     assert [hit["score"] for hit in hits] == pytest.approx(scores, abs=1e-5)
@@ -276,14 +449,28 @@ def test_what_ranks_is_the_label_of_what_belongs_together(predictor, labels, pos
     assert pair_scores(pair, [("old town", "a film")]).tolist() == [said["scores"][positive]]
 
 
-def test_what_has_no_text_is_not_ranked_again(embedder, predictor, jsonl, tmp_path):
-    data = jsonl([{"id": "a", "text": "old town"}, {"id": "blank", "text": " "}, {"id": "b", "text": "a film"}])
+@pytest.mark.parametrize("blank", [" ", "\u200b", "\x01"])
+def test_what_has_no_text_is_not_ranked_again(embedder, pair, jsonl, tmp_path, blank):
+    data = jsonl([{"id": "a", "text": "old town"}, {"id": "blank", "text": blank}, {"id": "b", "text": "a film"}])
     change_index(tmp_path / "index", embedder, data=data, made_by={}, quiet=True)
-    encoder = predictor.model.network.encoder
-    task = PairTask(PairSettings(), ["no", "yes"])
-    pair = Predictor(Model(predictor.model.tokenizer, Network(encoder, task.heads(encoder)), task), device="cpu")
-    (hits,) = search(Index(tmp_path / "index"), embedder, ["old town"], by="vectors", reranker=pair)
-    assert {hit["id"] for hit in hits} == {"a", "b"}
+    hits, none = search(Index(tmp_path / "index"), embedder, ["old town", blank], by="vectors", reranker=pair)
+    assert ({hit["id"] for hit in hits}, none) == ({"a", "b"}, [])
+
+
+def test_what_was_not_read_as_it_stands_is_told(embedder, pair, jsonl, tmp_path):
+    data = jsonl([{"text": "the film " * 20}, {"text": "old town"}])
+    change_index(tmp_path / "index", embedder, data=data, made_by={}, quiet=True)
+    told: list[str] = []
+    search(Index(tmp_path / "index"), embedder, ["old town", "old " * 30, ""], reranker=pair, told=told)
+    assert told[:2] == [
+        "queries: 1 of 3 texts: longer than the model reads at once: pooled over windows",
+        "queries: 1 of 3 texts: the text is empty: its vector is that of [CLS] [SEP]",
+    ]
+    assert re.fullmatch(r"ranked again: \d+ tokens were not read, \d+ were", told[2])
+    assert len(told) == 3
+    told.clear()
+    search(Index(tmp_path / "index"), embedder, ["old town"], told=told)
+    assert told == []
 
 
 def test_from_the_command_line(command, folder, jsonl, texts, tmp_path):
@@ -313,6 +500,17 @@ def test_from_the_command_line(command, folder, jsonl, texts, tmp_path):
     assert (code, out) == (0, f"49 records in {index} (1 added, 1 replaced)\n")
 
 
+def test_what_search_says_beside_what_it_finds(command, folder, jsonl, tmp_path):
+    index = tmp_path / "index"
+    command("index", folder, "--data", jsonl([{"id": "a", "text": "film"}]), "--out", index)
+    assert command("search", index, "cold", "--by", "words") == (0, "", "nothing found\n")
+    assert command("search", index, "cold", "--by", "words", "--quiet") == (0, "", "")
+    assert command("search", index, "cold", "film", "--by", "words")[2] == "nothing found: cold\n"
+    assert command("search", index, "cold", "--by", "words", "--json") == (0, '{"query": "cold", "hits": []}\n', "")
+    err = command("search", index, "film " * 30, "--by", "vectors", "--json")[2]
+    assert err == "queries: 1 of 1 texts: longer than the model reads at once: pooled over windows\n"
+
+
 def test_queries_in_a_column_and_texts_that_would_steer_the_terminal(command, folder, jsonl, tmp_path):
     index = tmp_path / "index"
     command("index", folder, "--data", jsonl([{"id": "a\x1b[1m", "text": "film \x1b]0;t\x07 day"}]), "--out", index)
@@ -328,6 +526,10 @@ def test_queries_in_a_column_and_texts_that_would_steer_the_terminal(command, fo
         (("index", "MODEL", "--data", "data.jsonl", "--out", "index"), "index holds an index already; say --update"),
         (("index", "--delete", "a", "--out", "other"), "other holds no index to change; leave --update and --delete"),
         (("index", "--delete", "a", "--out", "index"), "there is no record 'a' to delete"),
+        (
+            ("index", "--delete", "t0", "--data", "data.jsonl", "--out", "index"),
+            "--delete with --data adds records and replaces others too; say --update, or leave one out",
+        ),
         (("index", "--data", "twice.jsonl", "--out", "index", "--update"), "twice.jsonl:2: the id 'a' is that of rec"),
         (("index", "--data", "none.jsonl", "--out", "index", "--update"), "none.jsonl:1: no field 'text'"),
         (
@@ -375,3 +577,25 @@ def test_another_model_at_that_place(command, folder, predictor, jsonl, texts, t
     code, _, err = command("search", index, "a", "--model", tmp_path / "other")
     assert code == 2
     assert f"{tmp_path / 'other'} is not the model that made {index}; give that one by --model" in err
+
+
+@pytest.mark.parametrize("what", ["tokenizer", "settings"])
+def test_the_same_weights_with_other_files(command, folder, jsonl, texts, tmp_path, what):
+    index, model = tmp_path / "index", tmp_path / "model"
+    shutil.copytree(folder, model)
+    command("index", model, "--data", jsonl(rows(texts)), "--out", index)
+    if what == "tokenizer":
+        file = model / "tokenizer.json"
+        file.write_text(file.read_text().replace('"lowercase": true', '"lowercase": false'))
+    else:
+        file = model / "bothways.json"
+        file.write_text(file.read_text().replace('"mean"', '"max"'))
+    for words in (("search", index, "a"), ("index", "--out", index, "--delete", "t3")):
+        code, out, err = command(*words)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+    manifest = json.loads((index / "index.json").read_text())
+    manifest["made_by"] = {name: manifest["made_by"][name] for name in ("weights", "options")}  # of an older release
+    (index / "index.json").write_text(json.dumps(manifest))
+    assert command("search", index, "a", "-k", 1)[0] == 0
+    assert command("index", "--out", index, "--delete", "t3")[0] == 0
+    assert "files" in json.loads((index / "index.json").read_text())["made_by"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 
+import bm25s
 import pytest
 
 from bothways.errors import DataError, ModelError
@@ -14,7 +15,12 @@ from bothways.models.model import Model
 from bothways.nn.network import Network
 from bothways.tasks.classify import ClassifySettings, ClassifyTask
 from bothways.tasks.pair import PairSettings, PairTask
+from bothways.vectors import retrieval as module
+from bothways.vectors.index import Index
+from bothways.vectors.indexing import change_index
 from bothways.vectors.retrieval import evaluate_retrieval
+from bothways.vectors.search import search
+from bothways.vectors.words import words_of
 
 
 @pytest.fixture
@@ -67,6 +73,62 @@ def test_among_the_judged_where_they_are_listed(predictor, corpus, texts):
     assert found["recall@10"] == 1.0
 
 
+def words_by_hand(texts, judged, candidates):
+    """BM25's ranking, as an index finds it: only of what shares a word."""
+    index = bm25s.BM25()
+    documents = [words_of(("a film " if n % 2 else "") + text) for n, text in enumerate(texts[:40])]
+    index.index(documents, show_progress=False)
+    found = {}
+    for query in dict.fromkeys(query for query, _, score in judged if score):
+        asked = [word for word in words_of(texts[40 + int(query[1:])]) if word in index.vocab_dict]
+        among = {document for own, document, _ in judged if own == query}
+        scores = index.get_scores(asked)
+        rows = [row for row in range(40) if scores[row] > 0 and (not candidates or f"d{row}" in among)]
+        found[query] = [(f"d{row}", float(scores[row])) for row in rows]
+    return found
+
+
+@pytest.mark.parametrize("judged", [RELEVANT, [*JUDGED, *[("q0", f"d{n}", 0) for n in range(9, 40)]]])
+def test_by_words_what_shares_none_is_not_found(predictor, corpus, texts, judged):
+    found = evaluate_retrieval(None, corpus(judged))
+    run = words_by_hand(texts, judged, candidates=found["judged_only"])
+    assert any(len(own) < 30 for own in run.values())
+    qrels = {query: {d: s for q, d, s in judged if q == query} for query in run}
+    wanted = retrieval(run, qrels)
+    assert {name: found[f"words.{name}"] for name in ("map", "recall@10", "mrr@10")} == pytest.approx(
+        {name: wanted[name] for name in ("map", "recall@10", "mrr@10")}
+    )
+
+
+def test_by_both_is_what_an_index_finds(predictor, corpus, texts, jsonl, tmp_path):
+    corpus(RELEVANT)
+    (tmp_path / "corpus.jsonl.gz").unlink()
+    rows = [{"_id": f"d{n}", "text": f"{texts[n % 40]} {texts[n // 40]}"} for n in range(250)]  # more than are joined
+    jsonl(rows, "corpus.jsonl")
+    found = evaluate_retrieval(predictor, tmp_path)
+    change_index(tmp_path / "index", predictor.embedder(), data=tmp_path / "corpus.jsonl", made_by={}, quiet=True)
+    queries = list(dict.fromkeys(query for query, _, _ in RELEVANT))
+    asked = [texts[40 + int(query[1:])] for query in queries]
+    hits = search(Index(tmp_path / "index"), predictor.embedder(), asked, k=100)
+    run = {query: [(hit["id"], hit["score"]) for hit in own] for query, own in zip(queries, hits, strict=True)}
+    wanted = retrieval(run, {query: {d: s for q, d, s in RELEVANT if q == query} for query in queries}, k=100)
+    assert found["both.recall@100"] == wanted["recall@100"] < 1
+    assert found["both.map"] == pytest.approx(wanted["map"], abs=0.01)
+
+
+def test_a_model_reads_all_that_is_judged_and_the_best_by_words(predictor, corpus, texts, monkeypatch, tmp_path):
+    model = on(predictor, PairTask(PairSettings(), ["no", "yes"]))
+    monkeypatch.setattr(module, "DEPTH", 2)
+    assert evaluate_retrieval(model, corpus(JUDGED))["records"] == 8  # more than two of q0
+    assert evaluate_retrieval(model, corpus(RELEVANT))["records"] == 6
+    rare = [("q0", "d3", 1)]
+    corpus(rare)
+    with gzip.open(tmp_path / "queries.test.jsonl.gz", "wt") as file:
+        file.write(json.dumps({"_id": "q0", "text": "zzz"}) + "\n")
+    found = evaluate_retrieval(model, tmp_path)
+    assert (found["records"], found["map"]) == (0, 0.0)
+
+
 def on(predictor, task):
     encoder = predictor.model.network.encoder
     return Predictor(Model(predictor.model.tokenizer, Network(encoder, task.heads(encoder)), task), device="cpu")
@@ -97,6 +159,21 @@ def test_documents_without_a_word(predictor, corpus, tmp_path):
         file.writelines(json.dumps({"_id": f"d{n}", "text": "!" * (n + 1)}) + "\n" for n in range(40))
     found = evaluate_retrieval(predictor, tmp_path)
     assert 0 < found["map"] <= 1
+    assert found["words.map"] == 0
+
+
+@pytest.mark.parametrize("blank", ["\u200b", " "])
+def test_what_is_empty_to_the_model_is_no_pair(predictor, corpus, tmp_path, blank):
+    model = on(predictor, PairTask(PairSettings(), ["no", "yes"]))
+    corpus([*RELEVANT, ("q0", "d4", 0), ("q1", "d6", 0)])
+    with gzip.open(tmp_path / "corpus.jsonl.gz", "at") as file:
+        file.write(json.dumps({"_id": "blank", "text": blank}) + "\n")
+    with gzip.open(tmp_path / "queries.test.jsonl.gz", "at") as file:
+        file.write(json.dumps({"_id": "blank", "text": blank}) + "\n")
+    with gzip.open(tmp_path / "qrels.test.jsonl.gz", "at") as file:
+        for query, document in (("q0", "blank"), ("blank", "d3")):
+            file.write(json.dumps({"query_id": query, "corpus_id": document, "score": 1}) + "\n")
+    assert evaluate_retrieval(model, tmp_path)["records"] == 6
 
 
 def test_a_document_twice(predictor, corpus, tmp_path):
@@ -112,6 +189,10 @@ def test_from_the_command_line(command, folder, corpus):
     code, out, err = command("evaluate", folder, "--data", corpus(RELEVANT), "--json")
     assert (code, err) == (0, "")
     assert json.loads(out)["queries"] == 3
+    code, out, err = command("evaluate", folder, "--data", corpus(JUDGED), "--json")
+    assert (code, json.loads(out)["judged_only"], err.count("\n")) == (0, True, 1)
+    assert err.startswith("only each query's judged documents are ranked, since the qrels list documents of grade 0;")
+    assert command("evaluate", folder, "--data", corpus(JUDGED), "--quiet").err == ""
     code, _, err = command("evaluate", folder, "--data", corpus(RELEVANT), "--split", "dev")
     assert code == 2
     assert "no qrels.dev.jsonl or qrels.jsonl; there are corpus.jsonl.gz" in err

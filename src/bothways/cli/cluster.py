@@ -48,20 +48,19 @@ def run(argv: list[str]) -> int:
     """Do it, and print the table."""
     wanted = config.load(ClusterVerb, argv, prog="bothways cluster")
     from bothways.infer.predictor import load
-    from bothways.train.card import hashes
     from bothways.train.stopping import stopped_at_once
-    from bothways.vectors.cluster import cluster_file
+    from bothways.vectors.cluster import NOISE, cluster_file
+    from bothways.vectors.embed import identity_of
 
     model = load(wanted.model, device=wanted.common.device)
     options: dict[str, Any] = {"layers": wanted.layers, "pooling": wanted.pooling}
-    folder = model.model.folder
-    weights = list(hashes(sorted(folder.glob("*.safetensors"))).values()) if folder else []
+    embedder = model.embedder(**options)
     with stopped_at_once():
         found = cluster_file(
-            model.embedder(**options),
+            embedder,
             wanted.data,
             wanted.out,
-            identity={"weights": weights, **options},
+            identity={**options, **identity_of(embedder)},
             clusters=wanted.clusters,
             method=wanted.method,
             min_size=wanted.min_size,
@@ -70,7 +69,8 @@ def run(argv: list[str]) -> int:
             quiet=wanted.common.quiet,
         )
     if wanted.json:
-        told = {"clusters": len(found.clusters), **found.scores, **found.counts, "told": found.told}
+        count = sum(one.number != NOISE for one in found.clusters)
+        told = {"clusters": count, **found.scores, **found.counts, "told": found.told}
         print(json.dumps(told, ensure_ascii=False))
         return 0
     if wanted.common.quiet:

@@ -51,9 +51,8 @@ def run(argv: list[str]) -> int:
     wanted = config.load(Embed, argv, prog="bothways embed")
     from bothways.infer.predictor import load
     from bothways.tasks.embed import PARTS
-    from bothways.train.card import hashes
     from bothways.train.stopping import stopped_at_once
-    from bothways.vectors.embed import check_out, embed_file
+    from bothways.vectors.embed import check_out, embed_file, files_of, identity_of
 
     check_out(wanted.out, parted=wanted.level in PARTS)
     device = wanted.common.device
@@ -74,14 +73,9 @@ def run(argv: list[str]) -> int:
         if getattr(segmenter.model.task, "name", None) != "segment":
             raise ConfigError(f"--words {wanted.words} is no segmentation model; wanted one, or auto, words, chinese")
     predictor = model.embedder(**options)
-    folders = {"model": model.model.folder, "words": segmenter.model.folder if segmenter else None}
-    weights = {
-        name: list(hashes(sorted(folder.glob("*.safetensors"))).values()) for name, folder in folders.items() if folder
-    }
-    task = predictor.model.task
-    assert task is not None
-    identity = {**options, **weights, "task": task.to_dict(), "precision": predictor.engine.precision}
-    identity |= {"max_length": predictor.max_length}
+    identity = {**options, **identity_of(predictor)}
+    if segmenter is not None:
+        identity["words"] = files_of(segmenter.model.folder)
     with stopped_at_once():
         done = embed_file(
             predictor,

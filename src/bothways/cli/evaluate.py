@@ -85,7 +85,14 @@ def _scores(wanted: Evaluate, precision: Any) -> dict[str, Any]:
     if wanted.data.is_dir():
         from bothways.vectors.retrieval import evaluate_retrieval
 
-        return evaluate_retrieval(predictor, wanted.data, split=wanted.split)
+        scores = evaluate_retrieval(predictor, wanted.data, split=wanted.split)
+        if scores["judged_only"] and not wanted.common.quiet:
+            print(
+                "only each query's judged documents are ranked, since the qrels list documents of grade 0; "
+                "to rank the whole corpus, leave those lines out",
+                file=sys.stderr,
+            )
+        return scores
     records = predictor.read(wanted.data, columns=wanted.columns)
     _warn_of_repeated(wanted, predictor, records)
     return predictor.score(records)

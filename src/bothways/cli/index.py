@@ -24,11 +24,11 @@ class IndexVerb:
     data: Path | None = None
     """records with "text", perhaps "title" and "id"; other fields can be filtered by"""
     update: bool = False
-    """add to the index that is there; a record whose id it has replaces that one"""
+    """add to the index that is there; a record whose id it has replaces that one, one without an id is a new one"""
     delete: list[str] = field(default_factory=list)
     """ids of records to delete from it"""
     keywords: bool = True
-    """also index the words, for BM25"""
+    """also index the words, for BM25; an index that was made without them stays so"""
     layers: str | None = None
     """-2, sum:-4: or concat:-4: of the encoder; none: the last"""
     pooling: Literal["mean", "cls", "max"] | None = None
@@ -40,15 +40,18 @@ class IndexVerb:
     def __post_init__(self) -> None:
         if self.data is None and not self.delete:
             raise ConfigError("what is to be indexed? give records by --data F, or ids to --delete")
+        if self.data is not None and self.delete and not self.update:
+            raise ConfigError(
+                "--delete with --data adds records and replaces others too; say --update, or leave one out"
+            )
 
 
 def run(argv: list[str]) -> int:
     """Do it, and say how many there are."""
     wanted = config.load(IndexVerb, argv, prog="bothways index")
     from bothways.infer.predictor import load
-    from bothways.train.card import hashes
     from bothways.train.stopping import stopped_at_once
-    from bothways.vectors.index import MANIFEST, embedder_of, read_manifest
+    from bothways.vectors.index import MANIFEST, embedder_of, made_by, read_manifest
     from bothways.vectors.indexing import change_index
 
     there = (wanted.out / MANIFEST).is_file()
@@ -62,8 +65,6 @@ def run(argv: list[str]) -> int:
         options = manifest["made_by"]["options"]
     name = wanted.model or manifest.get("model") or "builtin"
     model = load(name, device=wanted.common.device)
-    folder = model.model.folder
-    weights = list(hashes(sorted(folder.glob("*.safetensors"))).values()) if folder else []
     with stopped_at_once():
         changed = change_index(
             wanted.out,
@@ -71,9 +72,9 @@ def run(argv: list[str]) -> int:
             data=wanted.data,
             columns=wanted.columns,
             delete=wanted.delete,
-            made_by={"weights": weights, "options": options},
+            made_by=made_by(model, options),
             model=str(Path(name).resolve()) if Path(name).exists() else name,
-            keywords=wanted.keywords,
+            keywords=None if wanted.keywords else False,
             quiet=wanted.common.quiet,
         )
     if not wanted.common.quiet:

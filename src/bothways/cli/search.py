@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -63,12 +64,13 @@ def run(argv: list[str]) -> int:
     from bothways.vectors.index import Index
     from bothways.vectors.search import search
 
-    index = Index(wanted.index)
+    index = Index(wanted.index, words=wanted.by != "vectors")
     device = wanted.common.device
     predictor = None if wanted.by == "words" else _predictor(index, wanted)
     reranker = load(wanted.rerank, device=device) if wanted.rerank is not None else None
     asked = read_records(wanted.queries or "", columns=wanted.columns) if not wanted.query else ()
     queries = wanted.query or [require(record, "text", str) for record in asked]
+    told: list[str] = []
     found = search(
         index,
         predictor,
@@ -78,13 +80,19 @@ def run(argv: list[str]) -> int:
         where=wanted.where,
         reranker=reranker,
         depth=wanted.depth,
+        told=told,
     )
+    if not wanted.common.quiet:
+        for line in told:
+            print(line, file=sys.stderr)
     for query, hits in zip(queries, found, strict=True):
         if wanted.json:
             print(json.dumps({"query": query, "hits": hits}, ensure_ascii=False))
             continue
         if len(queries) > 1:
             print(f"# {escaped(query)}")
+        if not hits and not wanted.common.quiet:
+            print("nothing found" + (f": {escaped(query)}" if len(queries) > 1 else ""), file=sys.stderr)
         for rank, hit in enumerate(hits, 1):
             text = " ".join(hit["text"].split())
             shown = escaped(text[:SHOWN]) + ("…" if len(text) > SHOWN else "")
@@ -99,12 +107,10 @@ def _predictor(index: Any, wanted: Search) -> Any:
         ConfigError: it is another one, or it has changed since.
     """
     from bothways.infer.predictor import load
-    from bothways.train.card import hashes
-    from bothways.vectors.index import embedder_of
+    from bothways.vectors.index import embedder_of, is_made_by, made_by
 
-    made_by = index.manifest["made_by"]
+    options = index.manifest["made_by"]["options"]
     model = load(wanted.model or index.manifest["model"], device=wanted.common.device)
-    folder = model.model.folder
-    if folder is not None and list(hashes(sorted(folder.glob("*.safetensors"))).values()) != made_by["weights"]:
-        raise ConfigError(f"{folder} is not the model that made {wanted.index}; give that one by --model")
-    return embedder_of(model, made_by["options"], "query")
+    if not is_made_by(index.manifest, made_by(model, options)):
+        raise ConfigError(f"{model.model.folder} is not the model that made {wanted.index}; give that one by --model")
+    return embedder_of(model, options, "query")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,13 +15,14 @@ from typing import Any, Literal
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from bothways.data.messages import listed
 from bothways.data.record import Record, require
 from bothways.data.records import read_records
 from bothways.data.whole import remove, whole
 from bothways.errors import ConfigError, DataError
 from bothways.infer.predictor import Predictor
 from bothways.metrics.clusters import clusters as cluster_scores
-from bothways.vectors.embed import embed_file, held
+from bothways.vectors.embed import beside, embed_file, held
 from bothways.vectors.index import unit
 from bothways.vectors.keywords import keywords
 from bothways.vectors.map import draw_map
@@ -85,12 +87,15 @@ def cluster_file(
         seed: decides the sample, KMeans' starts and the map
 
     Raises:
-        ConfigError: `out` exists or is being written to, or fewer than 2 clusters or texts of one are asked for.
+        ConfigError: `out` exists, is being written to or is where we are, or fewer than 2 clusters or texts of one are
+            asked for.
         DataError: a record without text, or fewer texts than clusters.
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out {out} exists already; give another folder, or remove it first")
+    if out.resolve() == Path.cwd():  # it is put in place whole, and whoever stands in it would not see it
+        raise ConfigError(f"--out {out} is the folder that you are in; give another one")
     if clusters is not None and method == "hdbscan":
         raise ConfigError("HDBSCAN finds the number of clusters itself; leave --clusters out, or use --method kmeans")
     if clusters is not None and clusters < 2:
@@ -101,22 +106,27 @@ def cluster_file(
         raise ConfigError(f"min-size is {min_size}; wanted at least 2")
     seed %= 1 << 32  # scikit-learn takes no more
     begun = time.perf_counter()
-    work = out.with_name(f".{out.name}.work")
+    work = beside(out, "work")
     with held(work):
-        (work / "vectors.npy").unlink(missing_ok=True)
-        done = embed_file(
-            predictor, data, work / "vectors.npy", identity=identity, columns=columns, quiet=quiet, keep=True
-        )
-        told = done.told
-        vectors = unit(np.load(work / "vectors.npy"))
-        if len(vectors) < 2 or (clusters or 0) > len(vectors):
-            remove(work)
-            raise DataError(f"there are {len(vectors)} texts; wanted more, or fewer --clusters", path=data)
-        records = list(read_records(data, columns=columns))
-        texts = [require(record, "text", str) for record in records]
+        try:
+            (work / "vectors.npy").unlink(missing_ok=True)  # of a run that was killed
+            records, texts = _read(data, columns, work / "texts.jsonl")
+            if len(texts) < 2 or (clusters or 0) > len(texts):
+                raise DataError(f"there are {len(texts)} texts; wanted more, or fewer --clusters", path=data)
+            done = embed_file(
+                predictor, work / "texts.jsonl", work / "vectors.npy", identity=identity, quiet=quiet, keep=True
+            )
+            told, vectors = done.told, unit(np.load(work / "vectors.npy"))
+        finally:  # made anew each time, unlike the parts of vectors
+            for name in ("texts.jsonl", "vectors.npy"):
+                remove(work / name)
         with threadpool_limits(1):  # sums in the order of their threads would differ from run to run
             labels, tried = assign(vectors, clusters=clusters, method=method, min_size=min_size, seed=seed)
             numbers, centres = _numbered(labels, vectors)
+            if clusters is not None and len(centres) < clusters:
+                told.append(f"{len(centres)} clusters instead of {clusters}: the texts have no more different vectors")
+            if lost := [name for name in ("cluster", "nearness") if any(name in record.fields for record in records)]:
+                told.append(f"the records' own {listed(lost)} gave way to what is written under that name")
             found = _described(numbers, centres, vectors, texts)
             scores = _scores(records, numbers)
             with whole(out) as part:
@@ -128,6 +138,15 @@ def cluster_file(
     counts = {"records": done.records, "tokens": read.kept, "tokens_strided": read.strided}
     counts |= {"tokens_dropped": read.dropped, "seconds": round(time.perf_counter() - begun, 3)}
     return Clustered(found, scores, tried, told, counts)
+
+
+def _read(data: str | Path, columns: Mapping[str, str] | None, path: Path) -> tuple[list[Record], list[str]]:
+    """The records and their texts, which are written to `path` too: what is embedded is what has been checked here."""
+    records = list(read_records(data, columns=columns))
+    texts = [require(record, "text", str) for record in records]
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps({"text": text}, ensure_ascii=True) + "\n" for text in texts)
+    return records, texts
 
 
 def assign(
@@ -157,14 +176,18 @@ def assign(
     if clusters is None:
         tried = _silhouettes(vectors, seed)
         clusters = max(tried, key=lambda number: (tried[number], -number)) if tried else 1
-    return _kmeans(clusters, vectors.shape[0], seed).fit_predict(vectors), tried
+    return _kmeans(clusters, vectors, seed), tried
 
 
-def _kmeans(clusters: int, count: int, seed: int) -> Any:
+def _kmeans(clusters: int, vectors: Any, seed: int) -> np.ndarray:
+    """A label for each vector; there are fewer than asked for where there are fewer different vectors."""
     from sklearn.cluster import KMeans, MiniBatchKMeans
+    from sklearn.exceptions import ConvergenceWarning
 
-    kind: Any = KMeans if count < MINI_BATCH else MiniBatchKMeans
-    return kind(clusters, n_init=STARTS, random_state=seed)
+    kind: Any = KMeans if vectors.shape[0] < MINI_BATCH else MiniBatchKMeans
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # that there are fewer: told in our own words
+        return kind(clusters, n_init=STARTS, random_state=seed).fit_predict(vectors)
 
 
 def _silhouettes(vectors: np.ndarray, seed: int) -> dict[int, float]:
@@ -173,10 +196,10 @@ def _silhouettes(vectors: np.ndarray, seed: int) -> dict[int, float]:
 
     chosen = np.random.default_rng(seed).permutation(len(vectors))[:SAMPLE]
     sample = vectors[np.sort(chosen)]
-    most = min(len(sample) - 1, max(2, math.isqrt(len(sample)) * 2))
+    most = min(len(sample) - 1, len(np.unique(sample, axis=0)), max(2, math.isqrt(len(sample)) * 2))
     found = {}
     for number in (number for number in TRIED if number <= most):
-        labels = _kmeans(number, len(sample), seed).fit_predict(sample)
+        labels = _kmeans(number, sample, seed)
         if len(set(labels.tolist())) > 1:
             found[number] = round(float(silhouette_score(sample, labels)), 4)
     return found

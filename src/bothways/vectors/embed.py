@@ -15,14 +15,16 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bothways.data.messages import listed
 from bothways.data.record import Record
 from bothways.data.records import read_records
+from bothways.data.shard_files import file_hash
 from bothways.data.whole import remove
 from bothways.errors import ConfigError, DataError, Stopped
 from bothways.infer.embedding import Parts, Told, embedded
@@ -34,6 +36,7 @@ from bothways.vectors.progress import Counted
 
 PART = 2048  # records: as many as are sorted by length and computed together
 PART_OF_WORDS = 256  # where each record has many vectors
+_DECIDING = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "bothways.json")
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def embed_file(
 
     Args:
         predictor: of `Predictor.embedder`
-        identity: what decides the vectors (model and options), so that parts of other ones are not taken for these
+        identity: what decides the vectors (`identity_of` and options), so that parts of others are not taken for these
         segmenter: a segmentation model, by which texts are parted into words
         keep: leave the parts beside `out`, for who has more to do and, stopped, would begin again here
 
@@ -70,7 +73,8 @@ def embed_file(
 
     Raises:
         ConfigError: `out` exists or is of no known kind, or the unfinished work beside it is of another `identity`.
-        DataError: a record that can't be embedded; what was computed before it is kept for the next run.
+        DataError: a record that can't be embedded, or the file changes meanwhile; what was computed is kept for the
+            next run.
         Stopped: Ctrl-C; the same again goes on.
     """
     out = Path(out)
@@ -79,13 +83,14 @@ def embed_file(
     parted = task.level in PARTS
     check_out(out, parted=parted)
     out.parent.mkdir(parents=True, exist_ok=True)
-    work = out.with_name(f".{out.stem}.parts")
+    size = PART_OF_WORDS if parted else PART
+    work = beside(out, "parts")
     with held(work):
         _bind(work, identity)
         counted = Counted("records", quiet=quiet)
         told, seen, files, reused = Told(), Columns(), [], 0
         try:
-            for path, chunk in _parts(data, columns, work, PART_OF_WORDS if parted else PART):
+            for path, chunk in _parts(data, columns, work, size):
                 seen.add(chunk)
                 if path.is_file():
                     reused += len(chunk)
@@ -97,10 +102,47 @@ def embed_file(
         except KeyboardInterrupt:
             raise Stopped(f"stopped after {told.records:,} records; the same command goes on from there") from None
         counted.end(told.records)
-        width = _assemble(out, work, files, read_records(data, columns=columns), seen)
+        width, replaced = _assemble(out, work, files, _again(data, columns, work, size, files), seen)
         if not keep:
             remove(work)
-    return Embedded(told.records, width, reused, told.coverage, told.lines())
+    lines = told.lines()
+    if replaced:
+        lines.append(f"the records' own {listed(sorted(replaced))} gave way to what is written under that name")
+    return Embedded(told.records, width, reused, told.coverage, lines)
+
+
+def identity_of(predictor: Predictor) -> dict[str, Any]:
+    """What decides a predictor's vectors beside its options: its model's files, and how it reads and pools texts."""
+    task = predictor.model.task
+    assert isinstance(task, EmbedTask)
+    reading = {name: getattr(task.settings, name) for name in ("pooling", "normalize", "long", "max_length")}
+    return files_of(predictor.model.folder) | {
+        "task": reading | {"prompts": task.prompts, "prompt": task.prompt},
+        "max_length": predictor.max_length,
+        "precision": predictor.engine.precision,
+    }
+
+
+def files_of(folder: Path | None) -> dict[str, Any]:
+    """Hashes of the files that decide what a model answers; none where it is in no folder."""
+    weights = sorted(folder.glob("*.safetensors")) if folder is not None else []
+    files = [folder / name for name in _DECIDING] if folder is not None else []
+    return {
+        "weights": [file_hash(path) for path in weights],
+        "files": {path.name: file_hash(path) for path in files if path.is_file()},
+    }
+
+
+def beside(out: Path, ending: str) -> Path:
+    """The hidden neighbour of `out` for unfinished work, whatever way its name is written ("." is a folder too).
+
+    Raises:
+        ConfigError: it has no neighbour.
+    """
+    place = out.resolve()
+    if not place.name:
+        raise ConfigError(f"--out {out} is the root of all folders; give one in it")
+    return place.with_name(f".{place.name}.{ending}")
 
 
 def check_out(out: Path, *, parted: bool) -> None:
@@ -124,6 +166,20 @@ def _parts(
             hashed.update(json.dumps(record.fields, ensure_ascii=True, default=str).encode() + b"\n")
         yield work / f"{number:06}-{hashed.hexdigest()[:32]}.npz", chunk
         number += 1
+
+
+def _again(
+    data: str | Path, columns: Mapping[str, str] | None, work: Path, size: int, files: Sequence[Path]
+) -> Iterator[list[Record]]:
+    """The records of these parts once more, when they are still the same.
+
+    Raises:
+        DataError: they aren't.
+    """
+    for path, (found, chunk) in zip_longest(files, _parts(data, columns, work, size), fillvalue=(None, [])):
+        if found != path:
+            raise DataError("the file changed meanwhile; run the same again", path=data)
+        yield chunk
 
 
 def _write_part(
@@ -170,8 +226,10 @@ def _add(told: Told, seen: Columns, path: Path) -> None:
     told.notes += Counter(own["notes"])
 
 
-def _assemble(out: Path, work: Path, files: Sequence[Path], records: Iterator[Record], seen: Columns) -> int:
-    """Put the output together and rename it into place; the vectors' width.
+def _assemble(
+    out: Path, work: Path, files: Sequence[Path], chunks: Iterator[list[Record]], seen: Columns
+) -> tuple[int, set[str]]:
+    """Put the output together and rename it into place; the vectors' width, and fields that had to give way.
 
     Until then it lies among the parts: what a kill leaves of it is written over by the next run.
     """
@@ -179,18 +237,18 @@ def _assemble(out: Path, work: Path, files: Sequence[Path], records: Iterator[Re
     width = 0
     try:
         with contextlib.closing(WRITERS[out.suffix](part, seen)) as writer:
-            for path in files:
+            for chunk, path in zip(chunks, files, strict=True):  # chunks first, for that looks for what has been added
                 with np.load(path) as arrays:
                     vectors, sizes = arrays["vectors"], arrays["sizes"]
                     places = json.loads(arrays["places"].tobytes())
                 width = vectors.shape[1]
-                writer.write(Block(list(islice(records, len(sizes))), vectors, sizes, places or None))
+                writer.write(Block(chunk, vectors, sizes, places or None))
         with part.open("rb") as file:
             os.fsync(file.fileno())
         part.replace(out)
     finally:
         part.unlink(missing_ok=True)
-    return width
+    return width, writer.replaced
 
 
 # ------------------------------------------------------------------------------------------------ the folder of parts

@@ -15,6 +15,7 @@ from bothways.errors import DataError
 from bothways.text.characters import replace_surrogates
 
 DECIMALS = 9  # in JSON: float32 has no more near 1
+MOST = 2**31 - 1  # numbers of a row group's vectors: Parquet's lists count with 32 bits
 _HEADER = 128  # bytes of a .npy header, which is rewritten when the number of rows is known
 
 
@@ -35,6 +36,16 @@ class Block:
     def of_each(self) -> list[np.ndarray]:
         """Each record's vectors."""
         return np.split(self.vectors, np.cumsum(self.sizes)[:-1])
+
+    def halves(self) -> tuple[Block, Block]:
+        """The same as two blocks."""
+        at = len(self.records) // 2
+        cut = int(self.sizes[:at].sum())
+        first, second = (None, None) if self.places is None else (self.places[:at], self.places[at:])
+        return (
+            Block(self.records[:at], self.vectors[:cut], self.sizes[:at], first),
+            Block(self.records[at:], self.vectors[cut:], self.sizes[at:], second),
+        )
 
 
 @dataclass
@@ -63,7 +74,9 @@ class Columns:
 
 
 class Writer(Protocol):
-    """Blocks in order, then `close`."""
+    """Blocks in order, then `close`. replaced: fields of records that the vectors' own took the place of"""
+
+    replaced: set[str]
 
     def write(self, block: Block) -> None:
         """Add a block."""
@@ -81,6 +94,7 @@ class NpyWriter:
         self.file = path.open("wb")
         self.file.write(b"\0" * _HEADER)
         self.count, self.shape = 0, ()
+        self.replaced: set[str] = set()
 
     def write(self, block: Block) -> None:
         """Its vectors as they lie in memory."""
@@ -107,6 +121,7 @@ class JsonlWriter:
 
     def __init__(self, path: Path, columns: Columns) -> None:
         self.file = path.open("w", encoding="utf-8", errors="backslashreplace")
+        self.replaced: set[str] = set()
 
     def write(self, block: Block) -> None:
         """One line a record."""
@@ -117,6 +132,7 @@ class JsonlWriter:
                 new: dict[str, Any] = {"parts": _parts(place, vectors)}
             else:
                 new = {"vector": vectors[0]} if len(vectors) == 1 else {"vectors": vectors}
+            self.replaced |= new.keys() & record.fields.keys()
             line = json.dumps(record.fields | new, ensure_ascii=False, default=str)
             self.file.write(replace_surrogates(line) + "\n")
 
@@ -138,15 +154,22 @@ class ParquetWriter:
 
     def __init__(self, path: Path, columns: Columns) -> None:
         self.path, self.columns, self.writer = path, columns, None
+        self.replaced: set[str] = set()
 
     def write(self, block: Block) -> None:
-        """One row group."""
+        """One row group, or as many as hold it."""
         import pyarrow as pa
         from pyarrow import parquet
 
+        if block.vectors.size > MOST and len(block.records) > 1:
+            for half in block.halves():
+                self.write(half)
+            return
         made = table_of(block.records, self.columns)
         for name, column in self._vectors(block, pa).items():
-            made = made.drop_columns([name]) if name in made.column_names else made
+            if name in made.column_names:
+                self.replaced.add(name)
+                made = made.drop_columns([name])
             made = made.append_column(name, column)
         if self.writer is None:
             self.writer = parquet.ParquetWriter(self.path, made.schema)
@@ -155,7 +178,7 @@ class ParquetWriter:
     def _vectors(self, block: Block, pa: Any) -> dict[str, Any]:
         width = block.vectors.shape[1]
         flat = pa.array(block.vectors.reshape(-1), pa.float32())
-        rows = pa.ListArray.from_arrays(np.arange(len(block.vectors) + 1, dtype=np.int32) * width, flat)
+        rows = pa.ListArray.from_arrays(pa.array(np.arange(len(block.vectors) + 1) * width, pa.int32()), flat)
         bounds = np.concatenate([[0], np.cumsum(block.sizes)]).astype(np.int32)
         if block.places is None:
             if not self.columns.several:
@@ -191,12 +214,14 @@ def table_of(records: Sequence[Record], columns: Columns) -> Any:
 
 
 def _as(value: Any, kind: type) -> Any:
-    """A value as that type; what is no string becomes JSON in a column of strings."""
+    """A value as that type; what JSON knows becomes JSON in a column of strings, a date, time or decimal plain text."""
     if value is None:
         return None
     if kind is not str:
         return kind(value)
-    return replace_surrogates(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
+    if isinstance(value, bool | int | float | list | dict):
+        value = json.dumps(value, ensure_ascii=False, default=str)
+    return replace_surrogates(str(value))
 
 
 WRITERS: dict[str, Callable[[Path, Columns], Writer]] = {

@@ -12,71 +12,82 @@ DIR/000001/         a generation: it never changes; index.json is replaced when 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from bothways.data.record import Record, require
 from bothways.errors import ModelError
 from bothways.infer.predictor import Predictor
+from bothways.vectors.embed import identity_of
 
 FORMAT = 1
 MANIFEST = "index.json"
+T = TypeVar("T")
 
 
 class Index:
-    """One generation of an index, opened to search it."""
+    """One generation of an index, opened whole, so that a change of the index meanwhile does not reach it.
 
-    def __init__(self, folder: Path) -> None:
+    table:   the records, as a table of pyarrow
+    vectors: (n, D) float32, on disk until they are needed
+    keys:    (n,) int64, rising
+    graph:   usearch's index; None where there are few
+    words:   bm25s's index; None where there is none, or where it was not to be opened
+    """
+
+    def __init__(self, folder: Path, *, words: bool = True) -> None:
+        """words: open them too, if the index has them.
+
+        Raises:
+            ModelError: no index, or one that is damaged.
+        """
         self.folder = folder
-        self.manifest = read_manifest(folder)
-        self.place = folder / self.manifest["generation"]
+        for last in (False, True):  # a change that ends while this opens takes the generation away
+            try:
+                self._open(words)
+                return
+            except ModelError:
+                if last:
+                    raise
 
-    @cached_property
-    def table(self) -> Any:
-        """The records, as a table of pyarrow."""
+    def _open(self, words: bool) -> None:
         from pyarrow import parquet
 
-        try:
-            return parquet.read_table(self.place / "records.parquet", memory_map=True)
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{self.place}: the records can't be read ({error}); index them again") from None
+        self.manifest = read_manifest(self.folder)
+        self.place = place = self.folder / self.manifest["generation"]
+        self.table: Any = self._part("records", lambda: parquet.read_table(place / "records.parquet", memory_map=True))
+        self.vectors: np.ndarray = self._part("vectors", lambda: np.load(place / "vectors.npy", mmap_mode="r"))
+        self.keys: np.ndarray = self._part("keys", lambda: np.load(place / "keys.npy"))
+        graph = place / "graph.usearch"
+        self.graph: Any = graph_of(self.vectors.shape[1], graph) if graph.is_file() else None
+        self.words: Any = None
+        if words and (place / "words").is_dir():
+            import bm25s
 
-    @cached_property
-    def vectors(self) -> np.ndarray:
-        """(n, D) float32, on disk until they are needed."""
-        try:
-            return np.load(self.place / "vectors.npy", mmap_mode="r")
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{self.place}: the vectors can't be read ({error}); index them again") from None
+            load = bm25s.BM25.load
+            self.words = self._part("words", lambda: load(str(place / "words"), mmap=True, show_progress=False))
+        if read_manifest(self.folder) != self.manifest:  # then a part that seems not to be there may have been
+            raise ModelError(f"{self.folder} is being changed; try again")
 
-    @cached_property
-    def keys(self) -> np.ndarray:
-        """(n,) int64, rising."""
-        return np.load(self.place / "keys.npy")
+    def _part(self, what: str, read: Callable[[], T]) -> T:
+        try:
+            return read()
+        except (OSError, EOFError, ValueError, KeyError) as error:
+            raise ModelError(f"{self.place}: the {what} can't be read ({error}); index the records again") from None
 
     @cached_property
     def ids(self) -> list[str]:
         """The records' ids, in order."""
         return self.table["id"].to_pylist()
 
-    @cached_property
-    def graph(self) -> Any:
-        """usearch's index; None where there are few."""
-        path = self.place / "graph.usearch"
-        return graph_of(self.vectors.shape[1], path) if path.is_file() else None
-
-    @cached_property
-    def words(self) -> Any:
-        """bm25s's index; None where it was not wanted."""
-        if not (self.place / "words").is_dir():
-            return None
-        import bm25s
-
-        return bm25s.BM25.load(str(self.place / "words"), mmap=True, show_progress=False)
+    @property
+    def keywords(self) -> bool:
+        """Whether the words are wanted too; texts that have none leave nothing of them on disk."""
+        return self.manifest.get("keywords", (self.place / "words").is_dir())
 
     def records(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         """The fields of these records; what a record didn't have is left out."""
@@ -125,6 +136,16 @@ def embedder_of(model: Predictor, options: Mapping[str, Any], side: Literal["que
     prompts = getattr(model.model.task, "prompts", {})
     names = ("query",) if side == "query" else ("document", "passage", "corpus")  # as sentence-transformers has them
     return model.embedder(**options, prompt=next((name for name in names if name in prompts), None))
+
+
+def made_by(model: Predictor, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the vectors of an index: the model's files, how it reads documents, and the index's options."""
+    return identity_of(embedder_of(model, options, "document")) | {"options": dict(options)}
+
+
+def is_made_by(manifest: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether an index is of that; one of an older release says less of what made it, and only that is compared."""
+    return all(wanted.get(name) == value for name, value in manifest["made_by"].items())
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

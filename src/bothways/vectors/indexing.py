@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,15 @@ from bothways.data.records import read_records
 from bothways.data.whole import remove
 from bothways.errors import ConfigError, DataError
 from bothways.infer.predictor import Predictor
-from bothways.vectors.embed import embed_file, held
+from bothways.vectors.embed import beside, embed_file, held
 from bothways.vectors.formats import Columns, table_of
-from bothways.vectors.index import FORMAT, MANIFEST, Index, graph_of, id_of, text_of, unit
+from bothways.vectors.index import FORMAT, MANIFEST, Index, graph_of, id_of, is_made_by, text_of, unit
 from bothways.vectors.words import words_of
 
 EXACT = 20_000  # records up to which all are compared: exact, and as fast as a graph
 ROWS = 4096  # records held at a time
-_GENERATION = re.compile(r"\d{6}|\..*\.part")  # what a stopped run leaves of an index that was never told
+_GENERATION = re.compile(r"\d{6}")
+_PART = f".{MANIFEST}.part"
 
 
 @dataclass(frozen=True)
@@ -48,25 +49,28 @@ def change_index(
     delete: Iterable[str] = (),
     made_by: Mapping[str, Any],
     model: str = "",
-    keywords: bool = True,
+    keywords: bool | None = None,
     quiet: bool = False,
 ) -> Changed:
     """Make an index of the records of `data`, or add them to one, replacing those of the same id; delete others.
 
-    A record's id is its "id" or "_id", else its number in the file, from 1. Its text is its "text", after its "title"
-    if it has one. Whatever stops this, the index stays as it was, and the same again goes on where the vectors were.
+    A record's id is its "id" or "_id", else its number, from 1 and after all that were ever added. Its text is its
+    "text", after its "title" if it has one. Whatever stops this, the index stays as it was, and the same again goes on
+    where the vectors were. The graph of many is built on all cores, so that the same records may give another one; what
+    it finds is compared exactly, and may lack a record of the nearest.
 
     Args:
         predictor: of `Predictor.embedder`
-        made_by: the weights and the options; they must be those of the index that there is
+        made_by: of `index.made_by`; it must be that of the index that there is
         model: where the model is, for searching
+        keywords: whether the words are indexed too; None: as the index has it, in a new one they are
 
     Raises:
         ConfigError: `made_by` is not what the index was made by, an id to delete that it doesn't have, or another
             process is changing it.
         DataError: a record without text, an id given twice, or a field that is of another type in the index.
     """
-    work = folder.with_name(f".{folder.name}.work")
+    work = beside(folder, "work")
     with held(work):  # from reading what there is to writing what there will be
         try:
             changed = _changed(folder, work, predictor, data, columns, delete, made_by, model, keywords, quiet)
@@ -86,25 +90,29 @@ def _changed(
     delete: Iterable[str],
     made_by: Mapping[str, Any],
     model: str,
-    keywords: bool,
+    keywords: bool | None,
     quiet: bool,
 ) -> Changed:
-    old = Index(folder) if (folder / MANIFEST).is_file() else None
-    if old is None and folder.exists() and any(_GENERATION.fullmatch(one.name) is None for one in folder.iterdir()):
+    old = Index(folder, words=False) if (folder / MANIFEST).is_file() else None
+    if old is None and folder.exists() and not all(_is_unfinished(one) for one in folder.iterdir()):
         raise ConfigError(f"--out {folder} exists already and is no index; give another folder")
-    if old is not None and old.manifest["made_by"] != dict(made_by):
+    if old is not None and not is_made_by(old.manifest, made_by):
         raise ConfigError(
             f"{folder} was made by another model or with other options; make a new index, or give that model"
         )
+    if keywords is None:
+        keywords = old is None or old.keywords
     if keywords:
         import bm25s  # noqa: F401  (where it is missing, that is known before the vectors are computed)
     gone = _numbers_of(old, list(delete))
+    if old is not None and data is None and len(gone) == len(old.ids):
+        raise DataError("no record would be left; remove the folder instead")
     told: list[str] = []
     new = np.empty((0, 0), dtype=np.float32)
     ids: dict[str, int] = {}
     columns_seen, texts = Columns(), work / "records.jsonl"
     if data is not None:
-        ids = _normalised(data, columns, texts, columns_seen)
+        ids = _normalised(data, columns, texts, columns_seen, old)
         if old is not None:  # before the vectors are computed
             _joined([old.table.slice(0, 0), table_of([], columns_seen)])
         (work / "vectors.npy").unlink(missing_ok=True)
@@ -120,8 +128,7 @@ def _changed(
         texts if data is not None else None,
         new,
         columns_seen,
-        {"model": model, "made_by": dict(made_by)},
-        keywords,
+        {"model": model, "made_by": dict(made_by), "keywords": keywords},
     )
     total = int(kept.sum()) + len(ids)
     return Changed(total, len(ids) - len(replaced), len(replaced), len(gone), told)
@@ -136,20 +143,32 @@ def _numbers_of(old: Index | None, ids: Sequence[str]) -> list[int]:
     return sorted({place[id] for id in ids})
 
 
-def _normalised(data: str | Path, columns: Mapping[str, str] | None, path: Path, seen: Columns) -> dict[str, int]:
+def _normalised(
+    data: str | Path, columns: Mapping[str, str] | None, path: Path, seen: Columns, old: Index | None
+) -> dict[str, int]:
     """Write the records with "id" and with the text that is indexed; the ids and where they stand."""
     ids: dict[str, int] = {}
+    number = int(old.manifest["next_key"]) if old is not None else 0  # as many as were ever added
+    taken: Container[str] = set(old.ids) if old is not None else ()
     with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
-        for number, record in enumerate(read_records(data, columns=columns), 1):
+        for place, record in enumerate(read_records(data, columns=columns)):
+            number += 1
+            while str(number) in taken:  # given as an id of its own
+                number += 1
             id, text = id_of(record, number), text_of(record)
             if id in ids:
                 raise record.error(f"the id {id!r} is that of record {ids[id] + 1} too; wanted each once")
-            ids[id] = number - 1
-            fields = {name: value for name, value in record.fields.items() if name not in ("_id", "id", "title")}
+            ids[id] = place
+            fields = {name: value for name, value in record.fields.items() if name not in ("_id", "id")}
             fields = {"id": id, **fields, "text": text}
             seen.add([Record(fields, record.path, record.line)])
             file.write(json.dumps(fields, ensure_ascii=True, default=str) + "\n")
     return ids
+
+
+def _is_unfinished(path: Path) -> bool:
+    """Whether a stopped run may have left this of an index that was never told."""
+    return _GENERATION.fullmatch(path.name) is not None or path.name == _PART
 
 
 # ----------------------------------------------------------------------------------------------------------- writing
@@ -163,7 +182,6 @@ def _write(
     new: np.ndarray,
     seen: Columns,
     about: Mapping[str, Any],
-    keywords: bool,
 ) -> None:
     """The next generation, whole, then the word of it."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -172,8 +190,6 @@ def _write(
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
     table = _records(place / "records.parquet", old, kept, texts, seen)
-    if not len(table):
-        raise DataError("no record would be left; remove the folder instead")
     before = old.keys[kept] if old is not None else np.empty(0, dtype=np.int64)
     begin = int(old.manifest["next_key"]) if old is not None else 0
     added = np.arange(begin, begin + len(new), dtype=np.int64)
@@ -188,7 +204,7 @@ def _write(
         else:
             graph.add(np.concatenate([before, added]), np.ascontiguousarray(vectors))
         graph.save(str(place / "graph.usearch"))
-    split = [words_of(text) for text in table["text"].to_pylist()] if keywords else []
+    split = [words_of(text) for text in table["text"].to_pylist()] if about["keywords"] else []
     if any(split):  # bm25s can't index texts of which none has a word
         import bm25s
 
@@ -203,15 +219,24 @@ def _write(
         "width": vectors.shape[1],
         **about,
     }
-    part = folder / f".{MANIFEST}.part"
-    with part.open("w", encoding="utf-8") as file:
-        json.dump(manifest, file, ensure_ascii=False, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
+    part = folder / _PART
+    part.write_text(json.dumps(manifest, ensure_ascii=False, indent=2), encoding="utf-8")
+    for path in (*place.rglob("*"), place, part):
+        _sync(path)
     part.replace(folder / MANIFEST)
+    _sync(folder)  # only then may the generation before this one go
     for other in folder.iterdir():
-        if other.is_dir() and other != place:
+        if other.is_dir() and _GENERATION.fullmatch(other.name) and int(other.name) < int(place.name):
             shutil.rmtree(other)
+
+
+def _sync(path: Path) -> None:
+    """Have the disk hold what is in a file, or which files a folder has."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def _records(path: Path, old: Index | None, kept: np.ndarray, texts: Path | None, seen: Columns) -> Any:

@@ -5,7 +5,7 @@
     qrels[.SPLIT].jsonl  {"query_id": "q1", "corpus_id": "d1", "score": 1}
 
 Where judgements of 0 are listed too (WikiQA, TrecQA), only the judged candidates of a query are ranked. Queries
-without a relevant document are left out.
+without a relevant document are left out. By words, only documents that share one with the query are found.
 """
 
 from __future__ import annotations
@@ -25,11 +25,10 @@ from bothways.infer.inputs import records_of
 from bothways.infer.predictor import Predictor
 from bothways.metrics.retrieval import retrieval
 from bothways.vectors.index import embedder_of, id_of, text_of, unit
-from bothways.vectors.search import best, fused, pair_scores
+from bothways.vectors.search import DEPTH, best, fused, has_text, pair_scores
 from bothways.vectors.words import words_of
 
-DEPTH = 1000  # documents of a ranking that are scored, as trec_eval does
-RERANKED = 100  # of BM25's best, where a model reads pairs
+LONGEST = 1000  # documents of a ranking that are scored, as trec_eval does
 SCORED = {10: ("ndcg@10", "mrr@10", "recall@10", "map"), 100: ("recall@100",)}
 _ENDINGS = [ending + zipped for ending in READERS for zipped in ("", ".gz", ".xz")]
 
@@ -44,7 +43,8 @@ def is_retrieval(path: Path) -> bool:
 def evaluate_retrieval(model: Predictor | None, folder: str | Path, *, split: str = "test") -> dict[str, Any]:
     """`ndcg@10`, `mrr@10`, `recall@10`, `recall@100`, `map` of the model; of BM25 as `words.…`, of both as `both.…`
 
-    A `pair` or `similarity` model reads each query with each candidate (of a whole corpus: with BM25's best hundred).
+    Both are joined as `search` does it, by the best hundred of each. A `pair` or `similarity` model reads each query
+    with each candidate (of a whole corpus: with BM25's best hundred).
     None: BM25 alone.
 
     Raises:
@@ -68,13 +68,14 @@ def evaluate_retrieval(model: Predictor | None, folder: str | Path, *, split: st
     if model is None:
         rankings = {"words.": words}
     elif task in ("pair", "similarity"):
-        candidates = words if not judged else {query: [(id, 0.0) for id in given] for query, given in grades.items()}
+        found_first = {query: [id for id, _ in words[query][:DEPTH]] for query in queries}
+        candidates = {query: list(grades[query]) for query in queries} if judged else found_first
         rankings = {"": _by_pairs(model, documents, queries, candidates, told), "words.": words}
     elif task not in (None, "embed", "pretrain", "masked", "multi"):
         raise ModelError(f"a model of {task} doesn't find texts; wanted one of embed, pair or similarity")
     else:
         own = _by_vectors(model, documents, queries, grades if judged else None, told)
-        both = {query: _fused(own[query], words[query]) for query in queries}
+        both = {query: _fused(own[query][:DEPTH], words[query][:DEPTH]) for query in queries}
         rankings = {"": own, "words.": words, "both.": both}
     scores: dict[str, Any] = {}
     for name, ranking in rankings.items():
@@ -172,7 +173,8 @@ def _by_words(
         known = [word for word in words_of(query) if word in getattr(index, "vocab_dict", ())]
         return index.get_scores(known) if known else np.zeros(len(documents), dtype=np.float32)
 
-    return _ranked(list(documents), map(scores, queries.values()), queries, candidates)
+    ranking = _ranked(list(documents), map(scores, queries.values()), queries, candidates)
+    return {query: [(id, score) for id, score in found if score > 0] for query, found in ranking.items()}
 
 
 def _ranked(
@@ -183,7 +185,7 @@ def _ranked(
     ranking: Ranking = {}
     for query, own in zip(queries, scores, strict=True):
         rows = np.arange(len(ids)) if candidates is None else np.array([place[id] for id in candidates[query]])
-        ranking[query] = [(ids[row], score) for row, score in best(rows, own[rows], DEPTH)]
+        ranking[query] = [(ids[row], score) for row, score in best(rows, own[rows], LONGEST)]
     return ranking
 
 
@@ -194,9 +196,17 @@ def _fused(*rankings: list[tuple[str, float]]) -> list[tuple[str, float]]:
 
 
 def _by_pairs(
-    model: Predictor, documents: Mapping[str, str], queries: Mapping[str, str], candidates: Ranking, told: Told
+    model: Predictor,
+    documents: Mapping[str, str],
+    queries: Mapping[str, str],
+    candidates: Mapping[str, Sequence[str]],
+    told: Told,
 ) -> Ranking:
-    pairs = [(query, id) for query in queries for id, _ in candidates[query][:RERANKED] if documents[id].strip()]
+    """Each query's candidates by what the model says of both; what has no text is left out, on either side."""
+    wanted = list(dict.fromkeys(id for query in queries for id in candidates[query]))
+    readable = dict(zip(wanted, has_text(model, [documents[id] for id in wanted]), strict=True))
+    asked = [query for query, can in zip(queries, has_text(model, list(queries.values())), strict=True) if can]
+    pairs = [(query, id) for query in asked for id in candidates[query] if readable[id]]
     scores = pair_scores(model, [(queries[query], documents[id]) for query, id in pairs], told)
     ranking: Ranking = {query: [] for query in queries}
     for (query, id), score in zip(pairs, scores.tolist(), strict=True):

@@ -20,6 +20,8 @@ from bothways.vectors.words import words_of
 
 By = Literal["both", "vectors", "words"]
 DEPTH = 100  # of each ranking that is joined, and of what is re-ranked at most
+ROWS = 1 << 14  # vectors that are compared at a time,
+QUERIES = 256  # and with how many queries
 RANK = 60  # what is added to a rank: Cormack et al., 2009
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     ">=": operator.ge,
@@ -43,6 +45,7 @@ def search(
     where: Mapping[str, str] | None = None,
     reranker: Predictor | None = None,
     depth: int = DEPTH,
+    told: list[str] | None = None,
 ) -> list[list[dict[str, Any]]]:
     """For each query the `k` best records, best first: {"id", "score", …their fields}.
 
@@ -52,7 +55,8 @@ def search(
             "both" is by vectors
         where: {"lang": "zh", "year": ">=2020"}: what a record's fields must be
         reranker: a `pair` or `similarity` model that reads each query with each of the `depth` best records, or of the
-            `k` best where these are more; records without text are left out
+            `k` best where these are more; records without text are left out, and to a query without any none is found
+        told: lines are added to it about what was not read as it stands
 
     `score` is the cosine, BM25's, the fused one, or the re-ranker's probability (or value); a record's own field of
     that name is `record_score`.
@@ -64,6 +68,7 @@ def search(
     if k < 1:
         raise ConfigError(f"k is {k}; wanted at least 1")
     allowed = None if not where else _allowed(index, where)
+    asked, read = Told(), Told()
     if by != "vectors" and index.words is None:
         if by == "words":
             raise ConfigError("the index has no words; make it without --no-keywords, or search --by vectors")
@@ -73,14 +78,14 @@ def search(
     if by != "words":
         if predictor is None:
             raise ConfigError("searching by vectors needs the model that made the index")
-        rankings.append(_by_vectors(index, _vectors_of(predictor, queries), most, allowed))
+        rankings.append(_by_vectors(index, _vectors_of(predictor, queries, asked), most, allowed))
     if by != "vectors":
         rankings.append([_by_words(index, query, most, allowed) for query in queries])
     found = rankings[0] if len(rankings) == 1 else [fused(each) for each in zip(*rankings, strict=True)]
     hits = []
     for query, ranked in zip(queries, found, strict=True):
         if reranker is not None:
-            ranked = _reranked(index, reranker, query, ranked[:most])
+            ranked = _reranked(index, reranker, query, ranked[:most], read)
         ranked = ranked[:k]
         records = index.records([row for row, _ in ranked])
         hits.append(
@@ -93,6 +98,9 @@ def search(
                 for record, (_, score) in zip(records, ranked, strict=True)
             ]
         )
+    if told is not None:
+        for what, one in (("queries", asked), ("ranked again", read)):
+            told += [f"{what}: {line}" for line in one.lines()]
     return hits
 
 
@@ -105,24 +113,35 @@ def fused(rankings: Sequence[Sequence[tuple[int, float]]]) -> list[tuple[int, fl
     return sorted(scores.items(), key=lambda one: (-one[1], one[0]))
 
 
-def _vectors_of(predictor: Predictor, queries: Sequence[str]) -> np.ndarray:
+def _vectors_of(predictor: Predictor, queries: Sequence[str], told: Told) -> np.ndarray:
     """The queries' vectors, of length 1."""
     records = records_of(list(queries))
-    return unit(np.stack([np.asarray(vector) for vector in embedded(predictor, records)]))
+    return unit(np.stack([np.asarray(vector) for vector in embedded(predictor, records, told=told)]))
 
 
 def _by_vectors(index: Index, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> list[list[tuple[int, float]]]:
     """The nearest rows: all are compared where there are few, or where few are allowed; else by the graph."""
     if allowed is not None or index.graph is None:
         rows = np.arange(len(index.vectors)) if allowed is None else np.flatnonzero(allowed)
-        scores = queries @ (index.vectors if allowed is None else index.vectors[rows]).T
-        return [best(rows, own, k) for own in scores]
+        blocks = [queries[start : start + QUERIES] for start in range(0, len(queries), QUERIES)]
+        return [ranked for block in blocks for ranked in _compared(index.vectors, rows, block, k)]
     found = []
     for query in queries:
         matches = index.graph.search(query, min(k, len(index.keys)))
         rows = np.searchsorted(index.keys, np.asarray(matches.keys, dtype=np.int64))
         exact = index.vectors[rows] @ query
         found.append(best(rows, exact, k))
+    return found
+
+
+def _compared(vectors: np.ndarray, rows: np.ndarray, queries: np.ndarray, k: int) -> list[list[tuple[int, float]]]:
+    """Each query's k nearest of these rows, all of them compared, some at a time: memory stays flat."""
+    found: list[list[tuple[int, float]]] = [[] for _ in queries]
+    for start in range(0, len(rows), ROWS):
+        some = rows[start : start + ROWS]
+        for number, scores in enumerate(queries @ vectors[some].T):
+            both = [*found[number], *best(some, scores, k)]
+            found[number] = sorted(both, key=lambda one: (-one[1], one[0]))[:k]
     return found
 
 
@@ -160,7 +179,7 @@ def _allowed(index: Index, where: Mapping[str, str]) -> np.ndarray:
         compare = _COMPARE[sign or "="]
         if kind in (int, float):
             try:
-                number = float(value)
+                number = _number(value)
             except ValueError:
                 raise ConfigError(f"the field {name!r} holds numbers; found {value!r} to compare them with") from None
             allowed &= np.array([one is not None and compare(one, number) for one in values])
@@ -168,16 +187,25 @@ def _allowed(index: Index, where: Mapping[str, str]) -> np.ndarray:
             number, *numbers = numbers
             allowed &= np.array([one is not None and compare(one, number) for one in numbers])
         else:
+            value = value.lower() if kind is bool else value
             allowed &= np.array([one is not None and compare(_text(one), value) for one in values])
     return allowed
 
 
-def _numbers(values: Sequence[Any]) -> list[float | None] | None:
+def _numbers(values: Sequence[Any]) -> list[int | float | None] | None:
     """Texts as the numbers that they are, blank ones as None; None where one is no number."""
     try:
-        return [None if one is None or not str(one).strip() else float(one) for one in values]
+        return [None if one is None or not str(one).strip() else _number(str(one)) for one in values]
     except ValueError:
         return None
+
+
+def _number(text: str) -> int | float:
+    """A number as it is written: a whole one of 64 bits is none of a float's."""
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
 
 
 def _text(value: Any) -> str:
@@ -185,18 +213,21 @@ def _text(value: Any) -> str:
 
 
 def _reranked(
-    index: Index, reranker: Predictor, query: str, ranked: Sequence[tuple[int, float]]
+    index: Index, reranker: Predictor, query: str, ranked: Sequence[tuple[int, float]], told: Told
 ) -> list[tuple[int, float]]:
     """The same rows by what a model says of the query and each of them together; a record without text is left out."""
     rows = [row for row, _ in ranked]
-    texts = {row: record["text"] for row, record in zip(rows, index.records(rows), strict=True)} if rows else {}
-    rows = [row for row in rows if texts[row].strip()]
-    if not rows:
-        return []
-    pairs = [(query, texts[row]) for row in rows]
-    scores = pair_scores(reranker, pairs)
+    texts = [record["text"] for record in index.records(rows)]
+    (asked, *readable) = has_text(reranker, [query, *texts])
+    pairs = [(row, (query, text)) for row, text, can in zip(rows, texts, readable, strict=True) if asked and can]
+    scores = pair_scores(reranker, [pair for _, pair in pairs], told)
     order = np.argsort(-scores, kind="stable")
-    return [(rows[at], float(scores[at])) for at in order]
+    return [(pairs[at][0], float(scores[at])) for at in order]
+
+
+def has_text(model: Predictor, texts: Sequence[str]) -> list[bool]:
+    """Whether the model reads anything of each: what is blank to it may look like a text."""
+    return [len(one.ids) > 0 for one in model.model.tokenizer.encode(texts)]
 
 
 def pair_scores(model: Predictor, pairs: Sequence[tuple[str, str]], told: Told | None = None) -> np.ndarray:
