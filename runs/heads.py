@@ -55,7 +55,7 @@ from runs.lessons import questions as asking
 from runs.peer_jieba import asked, has_jieba
 from runs.plan import Plan, finetune, flags, planned
 from runs.results import Start
-from runs.rows import Row, bothways, read_records, write_records
+from runs.rows import Row, bothways, log, read_records, write_records
 from runs.silver import folded, raw_texts, write_silver
 
 from bothways.data.records import read_records as table_records
@@ -229,7 +229,7 @@ def trained(plan: HeadsPlan, seed: int) -> Path:
     config.write_text("\n".join(section(head, WEIGHTS.get(head.name, 1.0)) for head in every), encoding="utf-8")
 
     def learn() -> Row:
-        return finetune(
+        made = finetune(
             "multi",
             model=plan.start.folder,
             train=train,
@@ -241,6 +241,7 @@ def trained(plan: HeadsPlan, seed: int) -> Path:
             minutes=plan.minutes,
             more=("--config", str(config), "--batch", str(plan.batch), *plan.more),
         )
+        return made | {"tokens": sum(entry["tokens"] for entry in log(out) if "step" in entry)}
 
     plan.rows.measured({"measure": "dev"} | plan.key(seed), learn)
     if not (out / "model" / "config.json").is_file():

@@ -23,7 +23,7 @@ SCORED = """
 One seed; words are given for parts of speech and English entities. Scores are of this folder's weights: 8-bit whole
 numbers with a scale a row, and float32 for the heads."""
 REMEMBERED = """
-Masked words of held-out Wikipedia (whole words, 15 %), before it had heads and with them:
+Masked words of held-out Wikipedia (whole words, 15 %), of the model that it began from and of this one:
 
 | | loss before | loss | accuracy before | accuracy |
 |---|---|---|---|---|"""
@@ -33,6 +33,7 @@ HOW = """
 `runs/heads.sh` is the whole recipe: the heads, all in each step{beside}.{again}"""
 AGAIN = """
 It began from the built-in model before it, which was made in the same way from the encoder that is told of below."""
+READ = "It read {:.1f} million tokens in this run."
 SILVER = """; beside them what jieba's
 dictionary (MIT) says of {:,} characters of Chinese Wikipedia (CC BY-SA)"""
 TEXT = """; masked words of raw Wikipedia
@@ -80,6 +81,8 @@ def card(rows: Rows, key: Row, heads: Sequence[Head], start: Path, advice: Advic
     forms |= {"english": ENGLISH, "search": SEARCH}
     beside = "".join(form.format(key[name]) for name, form in forms.items() if key.get(name))
     lines.append(HOW.format(beside=beside, again=AGAIN if key.get("start") == "builtin" else ""))
+    if tokens := (rows.found({"measure": "dev"} | key) or {}).get("tokens"):
+        lines.append(READ.format(tokens / 1e6))
     if advice is not None:
         lines.append(ADVICE.format(method={"muon": "Muon", "adamw": "AdamW"}[advice.method], rate=advice.lr))
     lines += ["", *(f"- {name}: {value}" for name, value in key.items() if value not in ("", False)), LIMITS]
