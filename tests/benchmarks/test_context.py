@@ -231,5 +231,5 @@ def test_one_command_compares_all(shared: Path, capsys: pytest.CaptureFixture[st
     with lzma.open(shared / "en" / "train-02.txt.xz", "wt", encoding="utf-8") as file:
         file.write("another film\n" * 20)
     assert context.main([*words, "--languages", "en"]) == 0
-    assert capsys.readouterr().out.count("sentiment: ") == 1 + sum(name in first for name in list(KINDS)[:-1])
+    assert capsys.readouterr().out.count("sentiment: ") == 1 + sum(name in scores for name in list(KINDS)[:-1])
     assert len(list((out / "en").glob("vocab-*"))) == 2

@@ -16,7 +16,7 @@ import uvicorn
 from bothways.errors import ConfigError
 from bothways.serve.app import App
 
-GRACE_S = 0.3  # for the next request on connections that are kept open; each is closed after its answer
+GRACE_S = 0.5  # for the next request on connections that are kept open; each is closed after its answer
 
 
 def listen(host: str, port: int) -> socket.socket:
