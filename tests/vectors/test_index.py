@@ -173,7 +173,7 @@ def test_all_is_on_disk_before_the_old_goes(made, embedder, monkeypatch):
     def noted(path):
         synced.append((path.name, (made / "000001").is_dir()))
 
-    monkeypatch.setattr(module, "_sync", noted)
+    monkeypatch.setattr(module, "sync", noted)
     change_index(made, embedder, delete=["t3"], made_by={}, quiet=True)
     names = {name for name, _ in synced}
     assert {"records.parquet", "vectors.npy", "keys.npy", "words", "000002", ".index.json.part"} <= names

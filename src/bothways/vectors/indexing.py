@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -18,6 +17,7 @@ from bothways.data.records import read_records
 from bothways.data.whole import remove
 from bothways.errors import ConfigError, DataError
 from bothways.infer.predictor import Predictor
+from bothways.models.weights import sync
 from bothways.vectors.embed import beside, embed_file, held
 from bothways.vectors.formats import Columns, table_of
 from bothways.vectors.index import FORMAT, MANIFEST, Index, graph_of, id_of, is_made_by, text_of, unit
@@ -222,21 +222,12 @@ def _write(
     part = folder / _PART
     part.write_text(json.dumps(manifest, ensure_ascii=False, indent=2), encoding="utf-8")
     for path in (*place.rglob("*"), place, part):
-        _sync(path)
+        sync(path)
     part.replace(folder / MANIFEST)
-    _sync(folder)  # only then may the generation before this one go
+    sync(folder)  # only then may the generation before this one go
     for other in folder.iterdir():
         if other.is_dir() and _GENERATION.fullmatch(other.name) and int(other.name) < int(place.name):
             shutil.rmtree(other)
-
-
-def _sync(path: Path) -> None:
-    """Have the disk hold what is in a file, or which files a folder has."""
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 def _records(path: Path, old: Index | None, kept: np.ndarray, texts: Path | None, seen: Columns) -> Any:
