@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from runs.lessons import WIKIPEDIA
 from runs.rows import Row
 from runs.silver import folded, raw_texts
 
@@ -48,7 +49,7 @@ SEARCH = Head("search", "embed", (), (), licence="CC BY-SA")
 # A mean of few records is so uncertain that, unweighted, its gradient is several times that of all heads together (of
 # one question twenty times), and the encoder learns little from these.
 WEIGHTS = {QUESTIONS.name: 0.05, SEARCH.name: 0.15, ENGLISH.name: 2.0}
-RAW = {"zh": ("zh/rawtext/wikipedia_zh", 1, 150), "en": ("en/rawtext/wikipedia_2015", 3, 450)}
+RAW = {"zh": (WIKIPEDIA["zh"], 1, 150), "en": (WIKIPEDIA["en"], 3, 450)}
 """Raw text by language: its folder, characters for each Chinese one, and characters of a record at most."""
 NOVELS = "en/rawtext/novels_19c"  # Wikipedia has next to no feelings in it
 GSD_SOURCE, EWT = "UniversalNER/UNER_Chinese-GSDSIMP", "UniversalDependencies/UD_English-EWT"

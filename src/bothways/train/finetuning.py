@@ -63,11 +63,9 @@ def finetune_run(
     trained_on = first_places(train_records)
     before = saved_texts(model.folder) if model.folder is not None else None
     model.trained_on = kept_hashes({*trained_on, *(before.tolist() if before is not None else ())})
-    optim = folder.begun(wanted).settings.optim
-    if not folder.resume:
-        optim = _advised(settings, model)
-        # Written down as it is, so that config.toml does the same again whatever a later model advises.
-        wanted = replace(wanted, settings=replace(settings, optim=optim))
+    optim = folder.begun(wanted).settings.optim if folder.resume else _advised(settings, model)
+    # Written down as it is, so that config.toml does the same again whatever a later model advises.
+    wanted = replace(wanted, settings=replace(settings, optim=optim))
     if settings.frozen:
         optim = freeze(model, optim)
     max_length = _max_length(settings, model)
@@ -124,7 +122,10 @@ def finetune_run(
 
 
 def _advised(settings: Finetune, model: Model) -> Optim:
-    """The optimizer that was asked for, and where nothing was said the one that the model advises for all of it."""
+    """The optimizer as it was asked for; where nothing was said, as the model advises, or else the plain one.
+
+    A model's advice is about learning all of it: a frozen one's is not followed.
+    """
     if model.advice is None or settings.frozen:
         return settings.optim.advised(Advice("adamw", PLAIN_LR))
     optim = settings.optim.advised(model.advice)

@@ -85,8 +85,8 @@ class RunFolder:
                 )
 
     def begun(self, settings: S) -> S:
-        """The settings that a resumed run was begun with; of a new one, these."""
-        return config.from_toml(type(settings), self.path / "config.toml") if self.resume else settings
+        """The settings that a resumed run was begun with; these tell their type."""
+        return config.from_toml(type(settings), self.path / "config.toml")
 
     def make(self, settings: Any) -> None:
         """Make the folder of a new run, with its `config.toml`."""
