@@ -51,7 +51,8 @@ def questions(shared: Path, split: Split) -> list[Row]:
     passages = {row["_id"]: row["text"][:PASSAGE] for row in read_records(folder / "corpus.jsonl.gz")}
     asked = {row["_id"]: row["text"] for row in read_records(folder / f"queries.{split}.jsonl.gz")}
     judged = read_records(folder / f"qrels.{split}.jsonl.gz")
-    return [{"text_a": asked[row["query_id"]], "text_b": passages[row["corpus_id"]]} for row in judged]
+    found = [{"text_a": asked[row["query_id"]], "text_b": passages[row["corpus_id"]]} for row in judged]
+    return [row for row in found if row["text_a"]]  # two of dev's questions are blank
 
 
 def _labelled(path: Path, label: str) -> list[Row]:
