@@ -1,6 +1,7 @@
 """Very many short rows to vectors: does memory stay flat, and does a run that is killed and killed lose nothing?
 
     python benchmarks/embed.py --rows 1000000     # with the built-in model some 5 GB of disk, in --scratch
+    python benchmarks/embed.py --rows 1000000 --size tiny    # as many rows in some minutes: 2 layers, 128 wide
     python benchmarks/embed.py --rows 3000        # tries it, most of the time in starting processes
 
 `bothways embed` runs as a process over rows of three to twelve words, English and Chinese ones of the model's own
@@ -32,6 +33,8 @@ import numpy as np
 import psutil
 
 from bothways.models.hub import locate
+from bothways.models.model import fresh, save, seed_everything
+from bothways.models.sizes import sized
 from bothways.text.characters import code_points, is_han
 from bothways.text.tokenizer import Tokenizer
 from bothways.vectors.embed import PART
@@ -47,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--model", default="builtin", help="a folder, a run, or a name on the hub")
+    parser.add_argument("--size", help="of a model with random weights instead, and --model's vocabulary: tiny, …")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0, help="of the rows and of the moments")
     parser.add_argument("--threads", type=int, help="none: as OMP_NUM_THREADS or the machine says")
@@ -57,12 +61,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(dir=wanted.scratch) as scratch:
         data, out = Path(scratch, "rows.jsonl"), Path(scratch, "out")
         out.mkdir()
-        tokens = write_rows(data, Tokenizer.from_folder(locate(wanted.model)), wanted.rows, wanted.seed)
-        print(f"{wanted.rows:,} rows, {tokens:,} tokens, model {wanted.model}, seed {wanted.seed}\n", flush=True)
-        job = Job(wanted.model, data, out / "undisturbed.npy", wanted.threads)
+        tokenizer = Tokenizer.from_folder(locate(wanted.model))
+        tokens = write_rows(data, tokenizer, wanted.rows, wanted.seed)
+        told = f"size {wanted.size}, random weights" if wanted.size else f"model {wanted.model}"
+        print(f"{wanted.rows:,} rows, {tokens:,} tokens, {told}, seed {wanted.seed}\n", flush=True)
+        model = wanted.model
+        if wanted.size:
+            seed_everything(wanted.seed)
+            model = str(Path(scratch, "model"))
+            save(fresh(sized(wanted.size, tokenizer.size), tokenizer, None), Path(model))
+        job = Job(model, data, out / "undisturbed.npy", wanted.threads)
         alone = undisturbed(job, wanted.rows)
         print_alone(alone, tokens)
-        job = Job(wanted.model, data, out / "killed.npy", wanted.threads)
+        job = Job(model, data, out / "killed.npy", wanted.threads)
         killed = killed_and_resumed(job, moments(wanted.rows, wanted.kills, wanted.seed), alone.seconds / wanted.rows)
         differ = difference(out / "undisturbed.npy", out / "killed.npy")
         left = sorted(path.name for path in out.iterdir() if path.suffix != ".npy")
