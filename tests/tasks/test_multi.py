@@ -332,3 +332,42 @@ def test_a_record_of_several_tasks_that_can_not_be(as_records: Any, record: dict
     fine = {"task": ["places", "kinds"], "places": tagged, "kinds": tagged}
     with pytest.raises(DataError, match=message):
         MultiTask.learn(as_records([record, fine]), MultiSettings({"places": Part("tag"), "kinds": Part("tag")}))
+
+
+@pytest.mark.parametrize("split", ["one", "each", "pairs together"])
+def test_a_step_is_the_same_however_it_is_split(make_model: Any, as_records: Any, split: str) -> None:
+    pairs = [{"text_a": "ab", "text_b": "cd ef"}, {"text_a": "xy", "text_b": "我在"}, {"text_a": "好", "text_b": "吃"}]
+    records = as_records(named("mood", MOODS) + named("near", pairs))
+    parts = {"mood": Part("classify"), "near": Part("embed", weight=0.5)}
+    task = MultiTask.learn(records, MultiSettings(parts))
+    model = make_model(task, dropout=0.3)
+    model.network.train()
+    encoded = task.encode(records, model.tokenizer, max_length=32, labelled=True)
+    examples = [example for one in encoded for example in one.examples]
+    pieces = {"one": [examples], "each": [[one] for one in examples], "pairs together": [examples[:1], examples[1:]]}
+    weights = {"mood/label": 3.0, "near/vector": 3.0}
+
+    def gradients(group: list[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        model.network.zero_grad()
+        losses = task.backward(model.network, [pack(one) for one in group], weights)
+        return losses, {name: p.grad.clone() for name, p in model.network.named_parameters() if p.grad is not None}
+
+    batch = pack(examples)
+    plain = task.losses(model.network(batch), batch)
+    losses, found = gradients(pieces[split])
+    assert losses.keys() == plain.keys() == weights.keys()
+    for head, loss in plain.items():
+        torch.testing.assert_close(losses[head], loss.detach() / weights[head])
+    assert float(losses["near/vector"]) > 0.1, "a pair alone teaches nothing"
+    _, wanted = gradients([examples])
+    assert max(float(gradient.abs().max()) for gradient in wanted.values()) > 1e-3
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_frozen_names_the_part_that_has_nothing_to_learn(tmp_path: Path, make_model: Any) -> None:
+    start = save(make_model(None), tmp_path / "start")
+    kinds = {"mood": {"task": "classify"}, "near": {"task": "embed"}}
+    given = named("mood", MOODS) + named("near", [{"text_a": "ab", "text_b": "cd"}])
+    with pytest.raises(ConfigError, match="to train for 'near': no weights but the encoder's"):
+        finetune("multi", train=given, out=tmp_path / "run", model=str(start), tasks=kinds, frozen=True, quiet=True)

@@ -17,6 +17,7 @@ from bothways.errors import ConfigError
 from bothways.nn.encoder import Encoder, EncoderConfig
 from bothways.nn.heads import Head
 from bothways.nn.network import Network
+from bothways.tasks.gradient_cache import JointLoss, cached
 from bothways.text.tokenizer import Tokenizer
 
 
@@ -69,7 +70,6 @@ class Task(ABC):
     Settings: ClassVar[type]  # a dataclass of what can be set for this task
     criterion: str  # the metric by which the best epoch is chosen; larger is better
     points: float | None = 100.0  # that 1 of the criterion is: of a share, 100; None: it is no measure of points
-    coefficients: ClassVar[dict[str, float]] = {}  # weights of the heads' losses where they are not 1
     longest: int | None = None  # tokens of a text that it reads; None: as many as the encoder can
     told: Sequence[str] = ()  # what a saved model asks for and this task does not do, or will not be saved, in words
 
@@ -134,22 +134,31 @@ class Task(ABC):
     def losses(self, scores: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Each head's loss, summed over its targets (the loop divides by their weight over all ranks)."""
 
+    def joint_losses(self) -> dict[str, JointLoss]:
+        """The heads whose loss is between all vectors of a step, and that loss; most tasks have none."""
+        return {}
+
     def backward(
         self, model: Callable[[Batch], dict[str, Tensor]], group: Sequence[Batch], weights: dict[str, float]
     ) -> dict[str, Tensor]:
         """Add up the gradients of one step; each head's loss, divided by its weight.
 
-        A task whose loss is of more than one micro-batch at a time overrides this.
-
         model:   the scores of a batch, in the precision of the run
         group:   this rank's micro-batches, on the device; it may have none
         weights: of each head, over all ranks; 0 where the step has no target of it
         """
-        total: dict[str, Tensor] = {}
-        for batch in group:
-            losses = self.losses(model(batch), batch)
+        joint = cached(model, group, {head: loss for head, loss in self.joint_losses().items() if weights[head]})
+        total = {head: found.share for head, found in joint.items()}
+        for number, batch in enumerate(group):
+            scores = model(batch)
+            onward = [  # on from the gradients of the vectors
+                (scores.pop(head).float() * found.gradients[number].float()).sum()
+                for head, found in joint.items()
+                if number in found.gradients
+            ]
+            losses = self.losses(scores, batch) if scores else {}
             shares = {head: loss / (weights[head] or 1.0) for head, loss in losses.items()}  # no target: 0 / 1
-            torch.stack([self.coefficients.get(head, 1.0) * share for head, share in shares.items()]).sum().backward()
+            torch.stack([*shares.values(), *onward]).sum().backward()
             for head, share in shares.items():
                 total[head] = total[head] + share.detach() if head in total else share.detach()
         return total

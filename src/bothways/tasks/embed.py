@@ -9,7 +9,7 @@ reference   Reimers and Gurevych, Sentence-BERT, 2019; the saved folder is a sen
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -34,7 +34,7 @@ from bothways.tasks.embed_records import (
     taught_words,
     texts_of,
 )
-from bothways.tasks.gradient_cache import cached_backward
+from bothways.tasks.gradient_cache import JointLoss
 from bothways.tasks.parts import Places, Words, encode_parts
 from bothways.tasks.sequences import encode_pairs, single
 from bothways.text.tokenizer import Tokenizer
@@ -233,26 +233,18 @@ class EmbedTask(Task):
     # ------------------------------------------------------------------------------------------- training
 
     def losses(self, scores: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """The loss of this batch by itself; a step of several is taken by `backward`."""
+        """The loss of this batch by itself: that of a step which is no larger."""
         target = batch.targets[HEAD]
         assert target.labels is not None
-        assert self.kind is not None
-        loss = step_loss(self.kind, scores[HEAD], target.labels, scale=self.settings.scale)
-        return {HEAD: loss * target.weight}
+        return {HEAD: self._step_loss(scores[HEAD], target.labels) * target.weight}
 
-    def backward(
-        self, model: Callable[[Batch], dict[str, Tensor]], group: Sequence[Batch], weights: dict[str, float]
-    ) -> dict[str, Tensor]:
-        """The gradient of the loss between all texts of the step, in the memory of a micro-batch."""
-        kind, labels = self.kind, [batch.targets[HEAD].labels for batch in group]
-        assert kind is not None
-        loss = cached_backward(
-            lambda batch: model(batch)[HEAD],
-            group,
-            [label for label in labels if label is not None],
-            lambda vectors, labels: step_loss(kind, vectors, labels, scale=self.settings.scale),
-        )
-        return {HEAD: loss}
+    def joint_losses(self) -> dict[str, JointLoss]:
+        """The loss is between all texts of a step, however it is split."""
+        return {HEAD: self._step_loss}
+
+    def _step_loss(self, vectors: Tensor, labels: Tensor) -> Tensor:
+        assert self.kind is not None
+        return step_loss(self.kind, vectors, labels, scale=self.settings.scale)
 
     # ------------------------------------------------------------------------------------------ predicting
 

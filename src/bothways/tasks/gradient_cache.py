@@ -1,15 +1,16 @@
-"""A loss between all vectors of a step, on all ranks, in the memory of one micro-batch.
+"""Losses between all vectors of a step, on all ranks, in the memory of one micro-batch.
 
-Each micro-batch is computed twice: first its vectors only, from which the loss and its gradient for each vector
-follow; then again with what backpropagation needs, on from those gradients. Dropout is a function of the example, so
-it is the same both times, and nothing has to be remembered.
+Each micro-batch with such vectors is computed twice: first its vectors only, from which the losses and their gradients
+for each vector follow; then again with what backpropagation needs, on from those gradients. Dropout is a function of
+the example, so it is the same both times, and nothing has to be remembered.
 
 Reference: Gao et al., Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup, 2021.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -17,38 +18,60 @@ from torch import Tensor
 
 from bothways.batch import Batch
 
+JointLoss = Callable[[Tensor, Tensor], Tensor]  # of vectors (G, D), and labels, one row a vector: a mean
 
-def cached_backward(
-    vectors_of: Callable[[Batch], Tensor],
-    group: Sequence[Batch],
-    labels: Sequence[Tensor],
-    loss_of: Callable[[Tensor, Tensor], Tensor],
-) -> Tensor:
-    """Add up the gradients of `loss_of(vectors, labels)`, taken of all micro-batches of all ranks; this rank's share.
 
-    vectors_of: a micro-batch's vectors (G, D)
-    labels:     of each micro-batch, one row a vector
+@dataclass(frozen=True)
+class Cached:
+    """What a joint loss of a step is, and what follows from it.
 
-    The shares of the ranks add up to the loss, and so do their gradients.
+    share:     this rank's; the shares of all ranks add up to the loss, and so do their gradients
+    gradients: for the vectors of each micro-batch that has some, by its number
     """
-    if len(group) == 1 and _ranks() == 1:  # all vectors are there at once
-        loss = loss_of(vectors_of(group[0]), labels[0])
-        loss.backward()
-        return loss.detach()
+
+    share: Tensor
+    gradients: dict[int, Tensor]
+
+
+def cached(
+    model: Callable[[Batch], dict[str, Tensor]], group: Sequence[Batch], losses: Mapping[str, JointLoss]
+) -> dict[str, Cached]:
+    """The joint loss of each head, taken of the vectors of all micro-batches of all ranks.
+
+    A head all of whose vectors are in one micro-batch is left out: its loss is like any other.
+    """
+    holding = {head: [number for number, batch in enumerate(group) if head in batch.targets] for head in losses}
+    if _ranks() == 1:
+        holding = {head: numbers for head, numbers in holding.items() if len(numbers) > 1}
+    vectors: dict[str, dict[int, Tensor]] = {head: {} for head in holding}
     with torch.no_grad():
-        parts = [vectors_of(batch) for batch in group]
+        for number in sorted({number for numbers in holding.values() for number in numbers}):
+            for head, found in model(group[number]).items():
+                if head in vectors:
+                    vectors[head][number] = found
+    labels = {head: [_labels(group[number], head) for number in own] for head, own in vectors.items()}
+    return {head: _gradients(vectors[head], labels[head], losses[head]) for head in holding}
+
+
+def _labels(batch: Batch, head: str) -> Tensor:
+    labels = batch.targets[head].labels
+    assert labels is not None
+    return labels
+
+
+def _gradients(vectors: dict[int, Tensor], labels: Sequence[Tensor], loss_of: JointLoss) -> Cached:
+    parts = list(vectors.values())
     device = parts[0].device if parts else torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
     own = torch.cat(parts) if parts else torch.empty((0, 0), device=device)
     own_labels = torch.cat(list(labels)) if labels else torch.empty((0, 0), device=device)
     before, after, every_label = _others(own, own_labels)
     own = (own if parts else own.reshape(0, before.shape[1] if len(before) else after.shape[1])).requires_grad_()
     loss = loss_of(torch.cat([before, own, after]), every_label)
-    if parts:
-        (gradient,) = torch.autograd.grad(loss, own)
-        for batch, part in zip(group, gradient.split([len(part) for part in parts]), strict=True):
-            vectors = vectors_of(batch)
-            vectors.backward(part.to(vectors.dtype))
-    return loss.detach() / _ranks()
+    share = loss.detach() / _ranks()
+    if not parts:
+        return Cached(share, {})
+    (gradient,) = torch.autograd.grad(loss, own)
+    return Cached(share, dict(zip(vectors, gradient.split([len(part) for part in parts]), strict=True)))
 
 
 def _ranks() -> int:

@@ -26,7 +26,9 @@ from bothways.data.record import Record, require
 from bothways.errors import ConfigError, DataError
 from bothways.nn.encoder import Encoder, EncoderConfig
 from bothways.nn.heads import Head
+from bothways.nn.network import Network
 from bothways.tasks.base import Answer, Encoded, Task
+from bothways.tasks.gradient_cache import JointLoss
 from bothways.tasks.masked import MASKED, MaskedTask
 from bothways.tasks.merging import joined, merged, parted, parted_answers
 from bothways.text.tokenizer import Tokenizer
@@ -160,6 +162,15 @@ class MultiTask(Task):
             for head, module in part.heads(encoder).items()
         }
 
+    def without_weights(self, network: Network) -> list[str]:
+        """The parts whose heads have nothing to learn: all that they learn is the encoder's."""
+        learning = {
+            parted(joint)[0]
+            for joint, head in network.heads.items()
+            if any(weight.requires_grad for weight in head.parameters())
+        }
+        return [name for name in self.parts if name not in learning]
+
     def encode(
         self, records: Sequence[Record], tokenizer: Tokenizer, *, max_length: int, labelled: bool, first: int = 0
     ) -> list[Encoded]:
@@ -199,8 +210,18 @@ class MultiTask(Task):
             targets = {head: batch.targets[joint] for head, joint in own.items()}
             found = part.losses({head: scores[joint] for head, joint in own.items()}, replace(batch, targets=targets))
             for head, loss in found.items():
-                losses[own[head]] = self.weights[name] * part.coefficients.get(head, 1.0) * loss
+                losses[own[head]] = self.weights[name] * loss
         return losses
+
+    def joint_losses(self) -> dict[str, JointLoss]:
+        """Those of the parts, times their weights."""
+        return {
+            joined(name, head): lambda vectors, labels, loss=loss, weight=self.weights[name]: (
+                weight * loss(vectors, labels)
+            )
+            for name, part in self.parts.items()
+            for head, loss in part.joint_losses().items()
+        }
 
     def decode(self, record: Record, answers: list[Answer]) -> dict[str, Any]:
         """Each part's prediction; `left_out` says why where a part could not read the record."""

@@ -11,6 +11,7 @@ from dataclasses import replace
 import torch
 
 from bothways.batch import Example
+from bothways.data.messages import listed
 from bothways.errors import ConfigError
 from bothways.infer.engine import Engine
 from bothways.models.model import Model
@@ -18,6 +19,7 @@ from bothways.nn.dropout import set_dropout
 from bothways.nn.heads import Head, RowsHead
 from bothways.nn.network import Network
 from bothways.tasks.base import Encoded
+from bothways.tasks.multi import MultiTask
 from bothways.train.optimizer import Optim
 
 MOST_BYTES = 1 << 30  # of vectors that are kept; those of every token of many contexts may be more
@@ -42,6 +44,11 @@ def freeze(model: Model, optim: Optim) -> Optim:
     if not any(parameter.requires_grad for parameter in network.parameters()):
         task = model.task.name if model.task is not None else "this model"
         raise ConfigError(f"--frozen leaves nothing to train: {task} has no weights but the encoder's; leave it out")
+    if isinstance(model.task, MultiTask) and (idle := model.task.without_weights(network)):
+        raise ConfigError(
+            f"--frozen leaves nothing to train for {listed(idle)}: no weights but the encoder's; leave such tasks out, "
+            "or --frozen"
+        )
     if optim.dropout is not None:
         set_dropout(network, optim.dropout)
     set_dropout(network.encoder, 0.0)
