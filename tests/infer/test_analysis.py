@@ -267,6 +267,25 @@ def test_windows_weigh_what_they_hold(predictor: Predictor) -> None:
     assert found["sentiment"]["score"] == pytest.approx(np.exp(logits.max()) / np.exp(logits).sum(), abs=1e-5)
 
 
+def test_a_label_is_that_of_the_whole_text_though_its_head_learnt_from_beginnings() -> None:
+    mood = {"mood": Part("classify")}
+    given = [{"task": "mood", "text": text, "label": label} for text, label in (("好", "good"), ("坏", "bad"))] * 8
+    predictor = trained(MultiTask.learn(as_records(given), MultiSettings(mood)), given)
+    assert predictor.analyze("好" * 100 + "坏" * 400)["mood"]["label"] == "bad"
+
+
+def test_a_crf_orders_parts_of_speech_too() -> None:
+    given = [{"tokens": ["a"] * 4, "tags": ["N", "V", "N", "V"], "task": "en_pos"}]
+    parts = {"en_pos": Part("tag", settings={"crf": True})}
+    predictor = trained(MultiTask.learn(as_records(given), MultiSettings(parts)), given, steps=1)
+    crf: Any = predictor.model.network.heads["en_pos/crf"]
+    with torch.no_grad():  # after N comes V, and the other way; a text begins with N
+        crf.transitions.copy_(torch.tensor([[-50.0, 50.0], [50.0, -50.0]]))
+        crf.start_transitions.copy_(torch.tensor([50.0, -50.0]))
+    found = predictor.analyze("a a a a a")
+    assert [word["pos"] for word in found["words"]] == ["N", "V", "N", "V", "N"]
+
+
 def test_it_is_the_same_after_saving_compactly(predictor: Predictor, tmp_path: Any) -> None:
     text = "小明在北京看书。Ada likes Paris."
     save(predictor.model, tmp_path / "small", compact=True)

@@ -10,7 +10,7 @@ metric      none of its own: each head's is that of its task
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -206,9 +206,8 @@ class AnalyzeTask(MultiTask):
         for name, key in self.labellers.items():
             if name != key and name[:2] != _main_language(layout):
                 continue
-            part = self._of(ClassifyTask, name)
-            logits = scores.rows(name, "label")
-            said = label_answer(logits.mean(axis=0) if part.settings.long == "mean" else logits[0], part.labels)
+            # A head that learnt from beginnings of texts too: its windows are shorter here, and the text is all read.
+            said = label_answer(scores.rows(name, "label").mean(axis=0), self._of(ClassifyTask, name).labels)
             found[key] = {"label": said["label"], "score": round(said["score"], 6)}
         if self.vector:
             sizes = [answer.example.tokens for answer in answers]
@@ -227,9 +226,10 @@ class AnalyzeTask(MultiTask):
                 found = _kept_whole(self.dictionary, layout.shown, own)
             tags: Sequence[str | None] = [None] * len(found)
             if (tagger := self.taggers.get(("pos", part.language))) is not None:
-                names = self._of(TagTask, tagger).tags.names
-                best = scores.rows(tagger, "tags")[[begin + first for first, _ in found]].argmax(axis=1)
-                tags = [names[number] for number in best]
+                given = scores.of(tagger, begin, end)
+                firsts = given.scores["tags"][[first for first, _ in found]]  # a word is tagged where it begins
+                path, _ = self._path(tagger, replace(given, scores=given.scores | {"tags": firsts}))
+                tags = [self._of(TagTask, tagger).tags.names[number] for number in path]
             for (first, last), tag in zip(found, tags, strict=True):
                 start, stop = own[first][0], own[last - 1][1]
                 word: dict[str, Any] = {"text": text[start:stop], "start": start, "end": stop}
@@ -244,13 +244,17 @@ class AnalyzeTask(MultiTask):
             if (name := self.taggers.get(("entities", part.language))) is None:
                 continue
             tagger: TagTask = self._of(TagTask, name)
-            greedy = tagger.settings.decode == "greedy"
-            path, sure = best_tags([scores.of(name, begin, end)], None if greedy else tagger.tags.steps)
+            path, sure = self._path(name, scores.of(name, begin, end))
             own = Sentence([], text, layout.units[begin:end])
             for span in spans([tagger.tags.names[number] for number in path], tagger.tags.scheme):
                 told = told_span(span, own, sure)
                 entities.append({key: told[key] for key in ("text", "start", "end", "label", "score")})
         return entities
+
+    def _path(self, name: str, given: Answer) -> tuple[np.ndarray, np.ndarray]:
+        """What a tagger says of units that follow each other, and how sure it is."""
+        tagger: TagTask = self._of(TagTask, name)
+        return best_tags([given], None if tagger.settings.decode == "greedy" else tagger.tags.steps)
 
 
 class _Scores:
