@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -19,10 +20,11 @@ from bothways.batch import Example, Piece, Read
 from bothways.data.record import Record
 from bothways.errors import BothwaysError, ConfigError, DataError, ModelError
 from bothways.infer import answering as module
-from bothways.infer.engine import Engine, by_length
+from bothways.infer.engine import BATCH_TOKENS, Engine, by_length
 from bothways.infer.inputs import records_of
 from bothways.infer.predictor import Predictor
 from bothways.models.model import Model, fresh, save
+from bothways.nn.decoding_settings import Decoding, Writing
 from bothways.nn.encoder import EncoderConfig
 from bothways.tasks.base import Answer, Encoded
 from bothways.tasks.classify import ClassifySettings, ClassifyTask
@@ -369,3 +371,40 @@ def test_batches_are_of_near_length_and_bounded() -> None:
     given = [example for one in encoded for example in one.examples]
     predictor.engine.answers(given, progress=told.append)
     assert sum(told) == sum(example.tokens for example in given)
+
+
+def sources(count: int, size: int, **decoding: Any) -> list[Example]:
+    writing = Writing(Decoding(**decoding), 2, 3)
+    return [Example((Piece(np.zeros(size, dtype=int)),), {}, decoding=writing) for _ in range(count)]
+
+
+def test_batches_of_texts_to_write_are_bounded_by_beams_and_lengths() -> None:
+    """What is written takes memory too: keys and values of each beam, and at each step a row over all pieces."""
+
+    def most(*given: Any, **decoding: Any) -> int:
+        examples = sources(*given, **decoding)
+        batches = [*by_length(examples, BATCH_TOKENS["cpu"])]
+        assert sorted(number for batch in batches for number in batch) == [*range(len(examples))]
+        return max(map(len, batches))
+
+    assert most(32, 128, beams=4) == 32, "as many as are written fastest together"
+    assert most(600, 15) > 128, "greedily as many as before"
+    for size in (3, 15, 60):
+        for beams in (1, 4, 48, 64):
+            for length in (1, 3, 128, 512):
+                together = most(600, size, beams=beams, max_length=length)
+                assert together * beams <= 512
+                assert together == 1 or together * beams * (size + length) <= 16 * 2048
+                assert together * size <= 2048
+    assert most(3, 500, beams=64, max_length=512) == 1
+
+
+def test_embedding_again_lays_nothing_out_anew(masked: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor, made, embedder = copy.copy(masked), [], Predictor.embedder
+    monkeypatch.setattr(Predictor, "embedder", lambda self, **asked: made.append(asked) or embedder(self, **asked))
+    first = predictor.embed(["a b"])
+    assert np.array_equal(predictor.embed(["a b"]), first)
+    assert len(made) == 1
+    predictor.embed(["a b"], pooling="max")
+    predictor.embed(["a b"])
+    assert len(made) == 3

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.models.conftest import LABELS
 
-from bothways.errors import ModelError
-from bothways.models.model import Model, load, start_from
-from bothways.tasks.classify import ClassifyTask
+import bothways
+from bothways.errors import ConfigError, ModelError
+from bothways.models.model import Model, fresh, load, save, start_from
+from bothways.tasks.classify import ClassifySettings, ClassifyTask
+from bothways.tasks.pair import PairSettings, PairTask
 from bothways.tasks.pretraining import PretrainTask
 
 Refused = Callable[..., str]
@@ -153,3 +156,20 @@ def test_starting_from_a_class_that_has_no_task_here(classifier: Model, folder: 
         "left out: classifier",
         "starts from random: heads.masked, heads.masked.dense, heads.masked.norm",
     ]
+
+
+def test_a_model_that_tells_no_two_texts_apart_reads_no_pairs(classifier, tmp_path):
+    one = save(
+        fresh(replace(classifier.config, type_vocab_size=1), classifier.tokenizer, classifier.task), tmp_path / "one"
+    )
+    start_from(one, ClassifyTask(ClassifySettings(), "one", ["a", "b"]))
+    task = PairTask(PairSettings(), ["a", "b"])
+    with pytest.raises(ModelError, match=r"config\.json: type_vocab_size is 1; pair reads two texts"):
+        start_from(one, task)
+    with pytest.raises(ConfigError, match="can't tell two texts apart"):
+        bothways.load(one).embed([("a", "b")], level="pair")
+    two = save(fresh(classifier.config, classifier.tokenizer, task), tmp_path / "two")
+    config = json.loads((two / "config.json").read_text())
+    (two / "config.json").write_text(json.dumps(config | {"type_vocab_size": 1}))
+    with pytest.raises(ModelError, match="type_vocab_size is 1; pair reads two texts"):
+        load(two)

@@ -15,6 +15,7 @@ from bothways import finetune
 from bothways.models.model import load, save, start_from
 from bothways.models.reading import Advice
 from bothways.nn.dropout import Dropout
+from bothways.tasks.generate import GenerateSettings, GenerateTask
 from bothways.tasks.pretraining import PretrainTask
 from bothways.train.optimizer import Float32Muon, Optim, Together, make_optimizer, set_learning_rate
 
@@ -37,8 +38,10 @@ def test_a_models_advice_is_followed_where_nothing_was_said(tiny, tmp_path, give
     method, rate = followed
     assert next(row["lr"] for row in rows if row.get("step") == 1) == pytest.approx(rate)
     told = [line for line in rows[0]["model"] if "advises" in line]
-    whole = f"{method} at a rate of {rate:g}, as the model that it begins from advises"
-    assert told == ([] if len(given) == 2 else [whole])
+    followed = [] if "method" in given else [method]  # what was said is not told as advice
+    followed += [] if "lr" in given else [f"a rate of {rate:g}"]
+    whole = f"{' at '.join(followed)}, as the model that it begins from advises"
+    assert told == ([whole] if followed else [])
     assert load(run.folder).advice == Advice("muon", 3e-4)
     begun = (run.folder / "config.toml").read_text(encoding="utf-8")
     assert f'method = "{method}"' in begun  # what was done, not that it was left open
@@ -70,6 +73,17 @@ def test_muon_takes_the_layers_matrices_and_adamw_the_rest(tiny, monkeypatch: py
     assert taken[muon] == {n for n, p in network.named_parameters() if n.startswith("encoder.layers") and p.ndim == 2}
     assert len(taken[muon]) == 2 * 4
     assert taken["AdamW"] == set(names.values()) - taken[muon]
+
+
+def test_muon_takes_a_decoders_matrices_too(tiny):
+    network = start_from(tiny.model, GenerateTask(GenerateSettings(decoder="copy"))).network
+    optimizer = make_optimizer(network, Optim(method="muon"))
+    assert isinstance(optimizer, Together)
+    taken = {id(p) for group in optimizer.parts[1].param_groups for p in group["params"]}
+    names = {name for name, p in network.named_parameters() if id(p) in taken}
+    wanted = ("encoder.layers.", "decoder.body.layers.", "decoder.cross.")
+    assert names == {n for n, p in network.named_parameters() if n.startswith(wanted) and p.ndim == 2}
+    assert all(any(name.startswith(part) for name in names) for part in wanted)
 
 
 @pytest.mark.parametrize("shape", [(24, 24), (48, 24), (24, 48)])

@@ -63,6 +63,8 @@ def embedding_model(
     """
     own = model.task if isinstance(model.task, EmbedTask) else EmbedTask(EmbedSettings(normalize=False))
     settings = own.settings
+    if level == "pair" and model.config.type_vocab_size < 2:
+        raise ConfigError("this model can't tell two texts apart (its type_vocab_size is 1), so it reads no pairs")
     if level in PARTS:
         if pooling == "cls":
             raise ConfigError(f"pooling cls is the vector of [CLS], which is of no {level}; wanted mean or max")

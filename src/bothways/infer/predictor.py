@@ -54,6 +54,7 @@ class Predictor(Answering):
 
     _analyzer: Predictor | None = None  # kept, for its weights are laid out once
     _filler: Predictor | None = None
+    _embedder: tuple[dict[str, Any], Predictor] | None = None  # the last, and what it was asked for
 
     # ------------------------------------------------------------------------------------------- generation
 
@@ -183,7 +184,7 @@ class Predictor(Answering):
     def _with(self, model: Model) -> Predictor:
         """The same predictor with another task and heads on the same encoder."""
         other = copy.copy(self)
-        other.model, other._analyzer, other._filler = model, None, None
+        other.model, other._analyzer, other._filler, other._embedder = model, None, None, None
         other.engine = Engine(
             other.model.network,
             device=self.engine.device,
@@ -212,7 +213,10 @@ class Predictor(Answering):
         if isinstance(segmenter := options.get("words"), Predictor):
             del options["words"]
             records = segmented(records, segmenter) if level == "word" else records
-        return embedding.embed(self.embedder(level=level, **options), records)
+        asked = {"level": level, **options}
+        if self._embedder is None or self._embedder[0] != asked:
+            self._embedder = asked, self.embedder(**asked)
+        return embedding.embed(self._embedder[1], records)
 
     # ------------------------------------------------------------------------------------------------ masks
 

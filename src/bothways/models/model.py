@@ -145,6 +145,7 @@ def _count(network: Network) -> int:
 
 def _outline(config: EncoderConfig, task: Task | None, folder: Path, *, pooler: bool) -> Network:
     """The network of a folder whose weights are yet to come; without a pooler where neither file nor head has one."""
+    _check_segments(config, task, folder)
     # On the meta device weights take neither time nor memory, whatever config.json says; the file has all of them.
     with torch.device("meta"):
         encoder = Encoder(config)
@@ -159,6 +160,14 @@ def _outline(config: EncoderConfig, task: Task | None, folder: Path, *, pooler: 
     return network
 
 
+def _check_segments(config: EncoderConfig, task: Task | None, folder: Path) -> None:
+    if task is not None and task.segments > config.type_vocab_size:
+        raise ModelError(
+            f"{folder / 'config.json'}: type_vocab_size is {config.type_vocab_size}; {task.name} reads two texts, and a "
+            "model that can tell them apart has 2 of these; take another"
+        )
+
+
 def start_from(name: str | Path, task: Task, *, pooler: bool = True, features: Features | None = None) -> Model:
     """A model for `task` that starts from the encoder of another: its heads are kept where they fit, else fresh.
 
@@ -170,6 +179,7 @@ def start_from(name: str | Path, task: Task, *, pooler: bool = True, features: F
     """
     folder = locate(name)
     config, raw = read_config(folder)
+    _check_segments(config, task, folder)
     tokenizer = tokenizer_of(folder, config)
     weights = weights_of(folder, config, raw)
     with torch.device("meta"):

@@ -71,6 +71,7 @@ class Task(ABC):
     criterion: str  # the metric by which the best epoch is chosen; larger is better
     points: float | None = 100.0  # that 1 of the criterion is: of a share, 100; None: it is no measure of points
     longest: int | None = None  # tokens of a text that it reads; None: as many as the encoder can
+    segments: int = 1  # that it tells apart in a sequence: 2 where it reads two texts
     told: Sequence[str] = ()  # what a saved model asks for and this task does not do, or will not be saved, in words
 
     @classmethod

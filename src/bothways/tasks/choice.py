@@ -65,6 +65,7 @@ class ChoiceTask(Task):
     name = "choice"
     criterion = "accuracy"
     Settings = ChoiceSettings
+    segments = 2
 
     def __init__(self, settings: ChoiceSettings) -> None:
         self.settings = settings

@@ -109,6 +109,7 @@ class EmbedTask(Task):
         self.points = None if kind == "texts" else 100.0  # their score is how evenly vectors spread, in nats
         self.longest = settings.max_length
         self.level: Level = level
+        self.segments = 2 if level == "pair" else 1
         self.words: Words = words
 
     @property

@@ -109,6 +109,7 @@ class MultiTask(Task):
 
     def __init__(self, parts: dict[str, Task], weights: dict[str, float]) -> None:
         self.parts, self.weights = parts, weights
+        self.segments = max((part.segments for part in parts.values()), default=1)
         self.told = [f"{name}: {line}" for name, part in parts.items() for line in part.told]
 
     @property

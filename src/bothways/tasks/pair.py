@@ -58,6 +58,7 @@ class PairTask(LabelTask):
     name = "pair"
     criterion = "accuracy"
     Settings = PairSettings
+    segments = 2
 
     def __init__(self, settings: PairSettings, labels: list[str], weights: list[float] | None = None) -> None:
         self.settings, self.labels, self.weights = settings, labels, weights

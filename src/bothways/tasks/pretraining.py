@@ -33,6 +33,7 @@ class PretrainTask(Task):
 
     def __init__(self, second: Second) -> None:
         self.second: Second = second
+        self.segments = 1 if second is None else 2
 
     @property
     def architecture(self) -> str:

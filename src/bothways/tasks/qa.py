@@ -77,6 +77,7 @@ class QaTask(Task):
     name = "qa"
     criterion = "f1"
     Settings = QaSettings
+    segments = 2
 
     def __init__(self, settings: QaSettings, threshold: float | None = None) -> None:
         self.settings, self.threshold = settings, threshold

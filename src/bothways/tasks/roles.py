@@ -46,6 +46,7 @@ class RolesTask(WordTask):
     name = "roles"
     criterion = "f1"
     Settings = RolesSettings
+    segments = 2
 
     @property
     def architecture(self) -> str:

@@ -43,6 +43,7 @@ class SimilarityTask(LabelTask):
     name = "similarity"
     criterion = "spearman"
     Settings = SimilaritySettings
+    segments = 2
 
     def __init__(self, settings: SimilaritySettings, low: float, high: float) -> None:
         self.settings, self.low, self.high = settings, low, high

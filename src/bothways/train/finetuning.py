@@ -17,7 +17,7 @@ from bothways.data.finetuning import ExampleSource
 from bothways.data.loader import StepSize, count_steps
 from bothways.data.record import Record
 from bothways.data.repeats import first_places, kept_hashes, repeated, text_hashes
-from bothways.errors import DataError
+from bothways.errors import ConfigError, DataError
 from bothways.infer.devices import pick_answer_precision
 from bothways.infer.predictor import Predictor
 from bothways.models.model import Model, save, seed_everything, start_from
@@ -128,9 +128,11 @@ def _advised(settings: Finetune, model: Model) -> Optim:
     """
     if model.advice is None or settings.frozen:
         return settings.optim.advised(Advice("adamw", PLAIN_LR))
-    optim = settings.optim.advised(model.advice)
-    if optim != settings.optim:
-        model.told.append(f"{optim.method} at a rate of {optim.peak:g}, as the model that it begins from advises")
+    given, optim = settings.optim, settings.optim.advised(model.advice)
+    followed = [optim.method] if given.method == "auto" else []
+    followed += [f"a rate of {optim.peak:g}"] if given.lr is None else []
+    if followed:
+        model.told.append(f"{' at '.join(followed)}, as the model that it begins from advises")
     return optim
 
 
@@ -270,8 +272,10 @@ def _files(wanted: Any) -> list[Path | None]:
 
 
 def _max_length(settings: Finetune, model: Model) -> int:
-    limit = model.config.max_position_embeddings
-    return min(settings.batching.max_length or limit, limit)
+    limit, asked = model.config.max_position_embeddings, settings.batching.max_length
+    if asked is not None and asked > limit:
+        raise ConfigError(f"batching.max_length is {asked}, and the model reads {limit} at most; ask for no more")
+    return asked or limit
 
 
 def _examples(encoded: Sequence[Encoded]) -> list[Example]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bothways.errors import ConfigError
 from bothways.infer.devices import fast_bfloat16
@@ -34,7 +34,7 @@ class Optim:
     weight_decay: float = 0.01
     """on matrices, not on biases and norms"""
     beta1: float = 0.9
-    """first moment's decay"""
+    """first moment's decay in AdamW; Muon's momentum is 0.95"""
     beta2: float = 0.999
     """second moment's decay"""
     eps: float = 1e-8
@@ -85,7 +85,9 @@ def make_optimizer(network: Network, settings: Optim) -> torch.optim.Optimizer:
     Jordan et al., 2024 (Muon: hidden matrices only); Liu et al., 2025, section 2.2 (its scale).
     """
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    hidden = {id(p) for p in network.encoder.layers.parameters() if p.ndim == 2} if settings.method == "muon" else set()
+    hidden = {id(p) for layers in _layers(network) for p in layers.parameters() if p.ndim == 2}
+    if settings.method != "muon":
+        hidden.clear()
     groups = [
         {"params": [p for p in trained if p.ndim > 1 and id(p) not in hidden], "weight_decay": settings.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
@@ -103,6 +105,14 @@ def make_optimizer(network: Network, settings: Optim) -> torch.optim.Optimizer:
     kind = torch.optim.Muon if fast_bfloat16(matrices[0].device) else Float32Muon
     muon = kind(matrices, lr=settings.peak, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw")
     return Together(adamw, muon)
+
+
+def _layers(network: Network) -> list[nn.Module]:
+    """Those of the encoder, and of a decoder what it does not share with it."""
+    if (decoder := network.decoder) is None:
+        return [network.encoder.layers]
+    own = [decoder.body.layers] if decoder.body is not None else []
+    return [network.encoder.layers, *own, decoder.cross]
 
 
 class Float32Muon(torch.optim.Muon):
