@@ -94,3 +94,12 @@ def test_models_of_two_tasks_are_not_compared(made, command, tmp_path: Path):
     nothing = command(*words[:-1], tmp_path / "other", "--against", out)
     assert nothing.err == "bothways: error: --against compares on the dev records, and there are none; give --dev\n"
     assert not (tmp_path / "other").exists()
+
+
+def test_what_can_not_be_compared_is_told_before_anything_is_scored(made, command, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("bothways.infer.predictor.Predictor.score", lambda *_, **__: pytest.fail("it was scored"))
+    told = command("evaluate", made.finetuned, "--data", made.dev, "--against", made.pretrained)
+    assert told.code != 0
+    assert "two of one task can be compared" in told.err or "has no task" in told.err
+    told = command("evaluate", made.finetuned, "--data", made.dev, "--split", "dev")
+    assert "--split is for a folder to rank" in told.err

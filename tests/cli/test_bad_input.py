@@ -332,6 +332,7 @@ def test_no_model(made, refused, tmp_path: Path):
         (["pretrain", "--text", "t", "--out", "o", "--batching.max-length", "9"], "did you mean --corpus.max-length?"),
         (["predict", "m"], "give texts, or a file by --data F"),
         (["predict", "m", "a text", "--data", "f"], "give texts, or a file by --data F"),
+        (["predict", "m", "a text", "--columns.text", "t"], "--columns is for the file of --data; leave it out"),
         (["evaluate", "m"], "missing: --data"),
         (["evaluate", "m", "--data", "d", "--precision", "float23"], "did you mean float32?"),
         (["predict", "m", "a text", "--seed", "-1"], "seed is -1"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -347,3 +348,35 @@ def test_info_of_a_vocabulary_and_of_nothing(made, command, tmp_path: Path):
         f"bothways: error: {tmp_path} holds neither a model (config.json), a run (config.toml) "
         f"nor a vocabulary (tokenizer.json)\n"
     )
+
+
+def test_a_card_in_another_encoding_is_converted(made, command, tmp_path: Path):
+    source = Path(shutil.copytree(made.finetuned / "model", tmp_path / "latin"))
+    (source / "README.md").write_bytes(b"caf\xe9\n")
+    told = command("convert", source, tmp_path / "out")
+    assert told.code == 0, told.err
+    assert (tmp_path / "out" / "README.md").read_text(encoding="utf-8") == "caf\ufffd\n"
+
+
+def test_a_folder_called_builtin_is_not_the_built_in_model(
+    made, command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "builtin").mkdir()
+    (tmp_path / "builtin" / "config.toml").write_text('task = "classify"\n')
+    told = command("index", "--data", write_records(tmp_path / "texts.jsonl", [{"text": "a b"}]), "--out", "index")
+    assert told.code == 0, told.err
+    assert json.loads((tmp_path / "index" / "index.json").read_text())["model"] == "builtin"
+    assert json.loads(command("info", "builtin", "--json").out)["kind"] == "model"
+
+
+def test_a_page_is_written_into_a_folder_that_is_not_there_yet(made, command, tmp_path: Path):
+    told = command("attention", made.finetuned, "a day", "--out", tmp_path / "new" / "page.html")
+    assert told.code == 0, told.err
+    assert (tmp_path / "new" / "page.html").is_file()
+
+
+def test_a_word_that_may_be_meant_as_a_model_is_told(command):
+    told = command("analyze", "mymodel", "He said yes.")
+    assert told.err == "mymodel: there is no such model folder, so it is analysed as a text\n"
+    assert command("analyze", "Hello there.", "He said yes.").err == ""

@@ -56,3 +56,20 @@ def test_a_link_is_removed_and_not_what_it_leads_to(tmp_path: Path):
     remove(tmp_path / "link")
     remove(tmp_path / "nothing")
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_the_disk_has_it_before_it_takes_its_name(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    done: list[str] = []
+    monkeypatch.setattr("bothways.data.whole.sync", lambda path: done.append(path.name))
+    replace = Path.replace
+    monkeypatch.setattr(Path, "replace", lambda self, to: done.append("renamed") or replace(self, to))
+    with whole(tmp_path / "new" / "there" / "it") as part:  # whose folders are made
+        if kind == "folder":
+            part.mkdir()
+            (part / "inside").write_text("x")
+        else:
+            part.write_text("x")
+    before, after = done[: done.index("renamed")], done[done.index("renamed") + 1 :]
+    assert before == (["inside"] if kind == "folder" else []) + [part.name]
+    assert after == ["there"]

@@ -281,7 +281,7 @@ def test_a_download_has_the_settings_of_decoding(tmp_path: Path, monkeypatch: py
     there = save(fresh(CONFIG, Tokenizer.from_vocab(VOCABULARY), task), tmp_path / "there")
     (there / "bothways.json").unlink()
 
-    def snapshot(name: str, *, allow_patterns: list[str]) -> str:
+    def snapshot(name: str, *, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
         (tmp_path / "here").mkdir()
         for path in there.iterdir():
             if any(fnmatch(path.name, pattern) for pattern in allow_patterns):
@@ -293,6 +293,16 @@ def test_a_download_has_the_settings_of_decoding(tmp_path: Path, monkeypatch: py
     found = load("someone/writer").task
     assert isinstance(found, GenerateTask)
     assert found.settings.decoding == task.settings.decoding
+
+
+def test_a_repository_that_has_a_pickle_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
+) -> None:
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **_: str(tmp_path))
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda name: ["config.json", "pytorch_model.bin"])
+    refused("someone/old", "someone/old: its only weights on the hub are pytorch_model.bin, a pickle", "safetensors")
 
 
 def test_a_file_instead_of_a_folder(folder: Path, refused: Refused) -> None:
@@ -362,7 +372,7 @@ def test_a_full_disk_leaves_nothing_half_written(classifier: Model, tmp_path: Pa
 def test_a_save_that_is_stopped_leaves_nothing(
     classifier: Model, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bothways.models import model as module
+    from bothways.data import whole as module
 
     def stop(path: Path, *_: Any) -> None:
         if path.name == file:

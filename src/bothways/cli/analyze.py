@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _PATH = re.compile(r"[\w.~-]*(/[\w.-]+)+/?", re.ASCII)  # a folder, or a repository on the hub
+_NAME = re.compile(r"[A-Za-z][\w.-]*", re.ASCII)  # what might be meant as a folder
 
 # Universal parts of speech, and the letters that Chinese tag sets begin theirs with.
 _POS_STYLES = {
@@ -81,6 +82,9 @@ def run(argv: list[str]) -> int:
     wanted = config.load(Analyze, argv, prog="bothways analyze")
     if wanted.out is not None and wanted.out.exists():
         raise ConfigError(f"--out {wanted.out} exists already; give another file, or remove it first")
+    first, *others = wanted.parted[1] or [""]
+    if others and _NAME.fullmatch(first) and not wanted.common.quiet:
+        print(f"{first}: there is no such model folder, so it is analysed as a text", file=sys.stderr)
     found = _found(wanted)
     if wanted.out is not None:
         count = write_lines(wanted.out, found)

@@ -36,7 +36,7 @@ def run(argv: list[str]) -> int:
     if wanted.head is not None:
         model = single_head(model, wanted.head)
     card = model.folder / "README.md" if model.folder is not None else None
-    text = card.read_text(encoding="utf-8") if card is not None and card.is_file() else ""
+    text = card.read_text(encoding="utf-8", errors="replace") if card is not None and card.is_file() else ""
     save(model, wanted.target, card=text, compact=wanted.to == "compact")
     if not wanted.common.quiet:
         size = sum(path.stat().st_size for path in wanted.target.iterdir())

@@ -48,6 +48,8 @@ def run(argv: list[str]) -> int:
         raise ConfigError("--against compares in one precision, found --precision all; leave one of them out")
     if wanted.data.is_dir():
         _check_ranking(wanted)
+    elif wanted.split != Evaluate.split:
+        raise ConfigError(f"--split is for a folder to rank, and {wanted.data} is none; leave it out")
     scores = _every_precision(wanted) if wanted.precision == "all" else _scores(wanted, wanted.precision)
     if wanted.against is not None:
         scores |= {"against": _compared(wanted, wanted.against)}
@@ -82,6 +84,10 @@ def _scores(wanted: Evaluate, precision: Any) -> dict[str, Any]:
 
     predictor = load(wanted.model, device=wanted.common.device, precision=precision)
     predictor = as_asked(predictor, wanted.generate, wanted.common.seed)
+    if wanted.against is not None:
+        from bothways.infer.comparing import check_comparable
+
+        check_comparable(wanted.against, predictor.task_name)  # before hours, not after
     if wanted.data.is_dir():
         from bothways.vectors.retrieval import evaluate_retrieval
 

@@ -50,6 +50,7 @@ def run(argv: list[str]) -> int:
     """Do it, and say how many there are."""
     wanted = config.load(IndexVerb, argv, prog="bothways index")
     from bothways.infer.predictor import load
+    from bothways.models.hub import BUILTIN
     from bothways.train.stopping import stopped_at_once
     from bothways.vectors.index import MANIFEST, embedder_of, made_by, read_manifest
     from bothways.vectors.indexing import change_index
@@ -73,7 +74,7 @@ def run(argv: list[str]) -> int:
             columns=wanted.columns,
             delete=wanted.delete,
             made_by=made_by(model, options),
-            model=str(Path(name).resolve()) if Path(name).exists() else name,
+            model=name if name == BUILTIN or not Path(name).exists() else str(Path(name).resolve()),
             keywords=None if wanted.keywords else False,
             quiet=wanted.common.quiet,
         )

@@ -43,7 +43,9 @@ def describe(name: str | Path) -> dict[str, Any]:
     Raises:
         ModelError: there is no such folder, or nothing that Bothways knows is in it.
     """
-    folder = Path(name)
+    from bothways.models.hub import BUILTIN, locate
+
+    folder = locate(name) if name == BUILTIN else Path(name)
     if (folder / "config.toml").is_file():
         told = _run(folder)
         if (folder / "model" / "config.json").is_file():
@@ -51,8 +53,6 @@ def describe(name: str | Path) -> dict[str, Any]:
         return told
     if (folder / "index.json").is_file():
         return _index(folder)
-    from bothways.models.hub import locate
-
     folder = locate(name)
     if (folder / "config.json").is_file():
         return _model(folder)

@@ -61,6 +61,8 @@ class Predict:
     def __post_init__(self) -> None:
         if bool(self.text) == (self.data is not None):
             raise ConfigError("what is to be labelled? give texts, or a file by --data F (one of the two)")
+        if self.columns and self.data is None:
+            raise ConfigError("--columns is for the file of --data; leave it out")
         if self.alignment is not None:
             if self.url is not None:
                 raise ConfigError("--alignment is drawn here, by the model itself; leave --url out and give its folder")

@@ -13,20 +13,34 @@ from pathlib import Path
 def whole(path: Path) -> Iterator[Path]:
     """A hidden neighbour of `path` to write to: it takes that name when the block ends, and is removed if it fails.
 
-    A file replaces what has its name; a folder replaces an empty one only.
+    A file replaces what has its name; a folder replaces an empty one only. The folders that `path` lies in are made.
+    When the block has ended, the disk has it.
 
     Raises:
         OSError: as the block, or the name is taken.
     """
     part = path.with_name(f".{path.name}.part-{os.getpid()}")
+    path.parent.mkdir(parents=True, exist_ok=True)
     remove(part)
     try:
         yield part
         if part.is_dir() and path.is_dir():
             path.rmdir()
+        for written in (*part.rglob("*"), part) if part.is_dir() else (part,):
+            sync(written)
         part.replace(path)
+        sync(path.parent)
     finally:
         remove(part)
+
+
+def sync(path: Path) -> None:
+    """Wait until the disk has this file, or this folder's entries."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def remove(path: Path) -> None:

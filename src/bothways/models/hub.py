@@ -14,7 +14,8 @@ _FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer
 _FILES += ["vocab.txt", "bothways.json", "training_texts.bin", "generation_config.json", "README.md"]
 _FILES += ["modules.json", "1_Pooling/config.json"]
 _FILES += ["sentence_bert_config.json", "config_sentence_transformers.json"]
-_BUILTIN = Path(__file__).parents[1] / "builtin"
+BUILTIN = "builtin"  # the name of the model that comes with the package, whatever folders there are
+_BUILTIN = Path(__file__).parents[1] / BUILTIN
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")  # on the hub
 
 
@@ -27,7 +28,7 @@ def locate(name: str | Path) -> Path:
     Raises:
         ModelError: neither a folder nor a repository that can be had.
     """
-    if name == "builtin":
+    if name == BUILTIN:
         if not (_BUILTIN / "config.json").is_file():
             raise ModelError("this build carries no built-in model; give --model a folder, a size or a name on the hub")
         return _BUILTIN
@@ -40,15 +41,15 @@ def locate(name: str | Path) -> Path:
         raise ModelError(f"{name} is a file; a model is a folder with config.json, model.safetensors and a vocabulary")
     text, near = str(name), _nearest(str(name))
     of_hub = _NAME.fullmatch(text) is not None
-    if not of_hub or (near is not None and (near == "builtin" or _is_slip(text, near))):
+    if not of_hub or (near is not None and (near == BUILTIN or _is_slip(text, near))):
         raise ModelError(f"{name}: there is no such model folder" + (f"; did you mean {near}?" if near else ""))
     return _download(text, "no such folder here" + (f" (did you mean {near}?)" if near else ""))
 
 
 def _nearest(name: str) -> str | None:
     """What was probably meant: the built-in model, or a folder like the first one on the way that isn't there."""
-    if "/" not in name and difflib.get_close_matches(name.lower(), ["builtin"], cutoff=0.75):
-        return "builtin"
+    if "/" not in name and difflib.get_close_matches(name.lower(), [BUILTIN], cutoff=0.75):
+        return BUILTIN
     path = Path(name)
     here = next((folder for folder in path.parents if folder.is_dir()), None)
     if here is None:
@@ -78,7 +79,7 @@ def _download(name: str, missing: str) -> Path:
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=_FILES))
+        folder = Path(snapshot_download(name, allow_patterns=_FILES, ignore_patterns=["*/*.safetensors"]))
     except GatedRepoError:
         raise ModelError(
             f"{name}: the hub gives this model to those who asked for it; accept its terms there, then set HF_TOKEN"
@@ -97,3 +98,22 @@ def _download(name: str, missing: str) -> Path:
         ) from None
     except HFValidationError:
         raise ModelError(f"{name}: there is no such model folder") from None
+    if not any(folder.glob("*.safetensors")) and (pickle := _pickle_of(name)) is not None:
+        raise ModelError(
+            f"{name}: its only weights on the hub are {pickle}, a pickle, which can run code when it is opened, so "
+            "Bothways never opens one; take another repository or revision, or save it as safetensors elsewhere "
+            "(in transformers: model.save_pretrained(folder))"
+        )
+    return folder
+
+
+def _pickle_of(name: str) -> str | None:
+    """A pickle that the repository has, if it can be asked."""
+    from huggingface_hub import list_repo_files
+    from huggingface_hub.errors import HfHubHTTPError
+
+    from bothways.models.weights import PICKLES
+
+    with contextlib.suppress(HfHubHTTPError, OSError):
+        return next((file for file in list_repo_files(name) if file in PICKLES), None)
+    return None

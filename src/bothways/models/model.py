@@ -36,7 +36,7 @@ from bothways.models.reading import (
     tokenizer_of,
     weights_of,
 )
-from bothways.models.weights import COMPACT, HEADS, SINGLE, compacted, sync, weight_types, write_tensors
+from bothways.models.weights import COMPACT, HEADS, SINGLE, compacted, weight_types, write_tensors
 from bothways.nn.encoder import Encoder, EncoderConfig, Pooler, initialise
 from bothways.nn.layers import Features
 from bothways.nn.network import Network
@@ -163,8 +163,8 @@ def _outline(config: EncoderConfig, task: Task | None, folder: Path, *, pooler: 
 def _check_segments(config: EncoderConfig, task: Task | None, folder: Path) -> None:
     if task is not None and task.segments > config.type_vocab_size:
         raise ModelError(
-            f"{folder / 'config.json'}: type_vocab_size is {config.type_vocab_size}; {task.name} reads two texts, and a "
-            "model that can tell them apart has 2 of these; take another"
+            f"{folder / 'config.json'}: type_vocab_size is {config.type_vocab_size}; {task.name} reads two texts, "
+            "and a model that can tell them apart has 2 of these; take another"
         )
 
 
@@ -294,11 +294,9 @@ def save(model: Model, folder: str | Path, *, card: str = "", compact: bool = Fa
     folder = Path(folder)
     if folder.is_symlink() or folder.is_file() or (folder.exists() and any(folder.iterdir())):
         raise ModelError(f"{folder} exists already; give another folder, or remove it first")
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with whole(folder) as part:
         part.mkdir()
         _write(model, part, card, compact)
-    sync(folder.parent)
     return folder
 
 
@@ -339,8 +337,6 @@ def _write(model: Model, folder: Path, card: str, compact: bool = False) -> None
     if model.trained_on is not None:
         (folder / TEXTS).write_bytes(model.trained_on.astype("<u8").tobytes())
     _write_text(folder / "README.md", card or f"# A {name} made with Bothways\n")
-    for path in (*folder.rglob("*"), folder):
-        sync(path)
 
 
 def _write_text(path: Path, text: str) -> None:

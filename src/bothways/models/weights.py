@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from bothways.data.whole import sync
 from bothways.errors import ModelError
 
 MAX_HEADER = 16 << 20  # bytes; BERT-large's is 50 KB, and a header costs many times its size when parsed
@@ -140,15 +141,6 @@ def _expanded(packed: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
             raise ModelError(f"{path}: the weight {name} has no scale for each of its rows; copy the file again")
         weights[name] = tensor.float() * scale[:, None]
     return weights
-
-
-def sync(path: Path) -> None:
-    """Wait until the disk has this file, or this folder's entries."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _files(folder: Path) -> list[Path]:

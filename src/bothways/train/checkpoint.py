@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bothways.data.whole import sync
 from bothways.errors import TrainingError
-from bothways.models.weights import read_tensors, sync, write_tensors
+from bothways.models.weights import read_tensors, write_tensors
 
 KEEP = 2  # the newest and the one before it, in case the newest was damaged
 MOMENTS = ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")  # what AdamW and Muon keep of each parameter

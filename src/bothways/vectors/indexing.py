@@ -14,10 +14,9 @@ import numpy as np
 
 from bothways.data.record import Record
 from bothways.data.records import read_records
-from bothways.data.whole import remove
+from bothways.data.whole import remove, sync
 from bothways.errors import ConfigError, DataError
 from bothways.infer.predictor import Predictor
-from bothways.models.weights import sync
 from bothways.vectors.embed import beside, embed_file, held
 from bothways.vectors.formats import Columns, table_of
 from bothways.vectors.index import FORMAT, MANIFEST, Index, graph_of, id_of, is_made_by, text_of, unit

@@ -35,11 +35,6 @@ _ENDINGS = [ending + zipped for ending in READERS for zipped in ("", ".gz", ".xz
 Ranking = dict[str, list[tuple[str, float]]]
 
 
-def is_retrieval(path: Path) -> bool:
-    """Whether it is such a folder."""
-    return path.is_dir() and _file(path, "corpus") is not None
-
-
 def evaluate_retrieval(model: Predictor | None, folder: str | Path, *, split: str = "test") -> dict[str, Any]:
     """`ndcg@10`, `mrr@10`, `recall@10`, `recall@100`, `map` of the model; of BM25 as `words.…`, of both as `both.…`
 
@@ -108,7 +103,9 @@ def _needed(folder: Path, *names: str) -> Path:
             return path
     wanted = " or ".join(f"{name}.jsonl" for name in names)
     there = ", ".join(sorted(path.name for path in folder.iterdir())[:12])
-    raise DataError(f"no {wanted}; there are {there}; another --split?", path=folder)
+    raise DataError(
+        f"no {wanted}; " + (f"there are {there}; another --split?" if there else "it is empty"), path=folder
+    )
 
 
 def _qrels(folder: Path, split: str, documents: Mapping[str, str]) -> tuple[dict[str, dict[str, int]], bool]:
