@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from bothways.data import documents as module
-from bothways.data.documents import Document, documents, text_files, total_bytes
+from bothways.data.documents import Document, documents, text_files
 from bothways.errors import DataError
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -90,7 +90,6 @@ def test_folders_are_walked_in_order_without_hidden_files(tmp_path):
         (tmp_path / name).write_bytes(lzma.compress(b"xz") if name.endswith("xz") else b"four")
     assert [str(p.relative_to(tmp_path)) for p in text_files([tmp_path])] == ["a/b/c.txt.xz", "a/z.txt", "b.txt"]
     assert text_files([tmp_path / "b.txt", tmp_path / "a"]) == text_files([tmp_path])
-    assert total_bytes([tmp_path]) == 8 + len(lzma.compress(b"xz"))
 
 
 def test_what_cannot_be_a_corpus_is_told(tmp_path):

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from bothways.batch import Example, Piece, Read, mix_seed, pack
-from bothways.errors import ConfigError
+from bothways.errors import ConfigError, Stopped
 from bothways.infer.engine import Engine
 from bothways.nn.cache import FIRST_ROOM
-from bothways.nn.constraints import constrain
+from bothways.nn.constraints import Constraints
 from bothways.nn.decoder import Decoder
 from bothways.nn.decoding import write_stepwise
 from bothways.nn.decoding_settings import Decoding, Writing
@@ -214,6 +214,7 @@ def test_sampling_follows_its_seed() -> None:
     assert texts(top_k=1) == greedy
     assert texts(temperature=1e-5) == greedy
     assert texts(top_p=1e-6) == greedy
+    assert texts(top_p=1e-60) == greedy, "nothing in float32"
 
 
 def test_sources_leave_when_they_are_written() -> None:
@@ -256,12 +257,73 @@ def test_no_row_of_a_finished_source_reaches_the_decoder(beams: int, monkeypatch
     assert sum(together) == sum(rows)
 
 
+@pytest.mark.parametrize("penalty", [-4.0, -6.0, -10.0])
+def test_each_source_gets_a_target_however_low_the_scores(penalty: float) -> None:
+    """A score is a log-probability times a power of the length: there is none below which nothing is written."""
+    network = network_of()
+    engine = Engine(network, device=torch.device("cpu"))
+    examples = to_write(12, Decoding(max_length=70, min_length=20, beams=4, length_penalty=penalty))
+    together = engine.run(examples)
+    assert min(float(answer.scores["score"]) for answer in together) < -1e9
+    for example, answer in zip(examples, together, strict=True):
+        assert len(answer.scores["ids"]) >= 20
+        assert engine.run([example])[0].scores["ids"].tolist() == answer.scores["ids"].tolist()
+
+
+def test_a_source_for_which_nothing_is_left_gets_a_target_too() -> None:
+    """Every token has been written once, and no end may come: all that could follow is forbidden."""
+    decoding = Decoding(max_length=70, min_length=69, beams=3, no_repeat_ngram=1)
+    answers = Engine(network_of(), device=torch.device("cpu")).run(to_write(2, decoding))
+    assert [len(answer.scores["ids"]) for answer in answers] == [70, 70]
+
+
+# -------------------------------------------------------------------------------------------------------- stopping
+
+
+@pytest.mark.parametrize(
+    "decoding",
+    [Decoding(max_length=30), Decoding(max_length=30, beams=4), Decoding(max_length=30, sample=True)],
+    ids=["greedy", "beams", "sampling"],
+)
+def test_writing_stops_when_it_is_told_to(decoding: Decoding, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked before each step, so that at most one more is done for nobody."""
+    network, steps, asked = network_of(), [], []
+    engine = Engine(network, device=torch.device("cpu"))
+    examples = to_write(6, decoding)
+    wanted = [answer.scores["ids"].tolist() for answer in engine.answers(examples)]
+    step = Decoder.step
+
+    def counted(self: Decoder, ids: torch.Tensor, cache: Any) -> torch.Tensor:
+        steps.append(len(ids))
+        return step(self, ids, cache)
+
+    def stop() -> bool:
+        asked.append(len(steps))
+        return len(steps) == 2
+
+    monkeypatch.setattr(Decoder, "step", counted)
+    for begin in (engine.run, engine.answers):
+        with pytest.raises(Stopped, match=r"writing was stopped after 2 of at most 30 tokens; ask again for the whole"):
+            begin(examples, stop=stop)
+        assert asked == [0, 1, 2]
+        steps.clear()
+        asked.clear()
+        assert [answer.scores["ids"].tolist() for answer in begin(examples, stop=lambda: False)] == wanted
+        steps.clear()
+
+
 # --------------------------------------------------------------------------------------------------- constraints
 
 
-def allowed(texts: list[list[int]], decoding: Decoding, forbidden: tuple[tuple[int, ...], ...] = ()) -> list[set[int]]:
+def allowed(
+    texts: list[list[int]],
+    decoding: Decoding,
+    forbidden: tuple[tuple[int, ...], ...] = (),
+    pieces: int | None = None,
+) -> list[set[int]]:
     logits = torch.zeros(len(texts), 10)
-    constrain(logits, np.array(texts), Writing(decoding, 2, END, forbidden))
+    constrain = Constraints(Writing(decoding, 2, END, forbidden, pieces), logits.device)
+    constrain(logits, np.array(texts))
     return [set(torch.nonzero(row == 0.0).flatten().tolist()) for row in logits]
 
 
@@ -276,6 +338,11 @@ def test_constraints() -> None:
     assert allowed([[2, 5, 6, 5]], Decoding(no_repeat_ngram=1)) == [every - {2, 5, 6}]
     assert allowed([[2, 5]], Decoding(no_repeat_ngram=4)) == [every]
     assert allowed([[2, 5, 6], [2, 6, 5]], Decoding(), ((9,), (5, 6, 7), (5, 8))) == [every - {9, 7}, every - {9, 8}]
+    runs = ((9,), (5, 6, 7), (5, 8), (5, 6, 4), (6, 0), (0,), (5, 6, 7, 8))
+    assert allowed([[2, 5, 6], [2, 6, 5]], Decoding(), runs) == [every - {9, 7, 4, 0}, every - {9, 8, 0}]
+    assert allowed([[2]], Decoding(), ((2, 5), (2, 5, 6))) == [every - {5}]
+    assert allowed([[2, 5]], Decoding(), ((0,),), pieces=7) == [{1, 2, 3, 4, 5, 6}], "what lies beyond the tokenizer"
+    assert allowed([[2, 5]], Decoding(), pieces=10) == [every]
 
 
 @pytest.mark.parametrize(

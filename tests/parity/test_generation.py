@@ -247,7 +247,7 @@ def test_what_their_file_says_is_what_is_written(tmp_path: Path) -> None:
     assert min(len(one["ids"]) for one in found) == 7
 
 
-@pytest.mark.parametrize(("top_k", "top_p"), [(5, None), (None, 0.7), (8, 0.5), (1, None), (None, 0.01)])
+@pytest.mark.parametrize(("top_k", "top_p"), [(5, None), (None, 0.7), (8, 0.5), (1, None), (None, 0.01), (None, 1e-60)])
 def test_sampling_draws_from_the_same_tokens(top_k: int | None, top_p: float | None) -> None:
     logits = torch.randn(50, 30) * 3
     settings = Decoding(sample=True, temperature=0.7, top_k=top_k, top_p=top_p)

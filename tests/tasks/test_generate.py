@@ -15,7 +15,7 @@ import torch
 
 from bothways.batch import pack
 from bothways.data.records import read_records
-from bothways.errors import BothwaysError, ConfigError, DataError, ModelError
+from bothways.errors import BothwaysError, ConfigError, DataError, ModelError, Stopped
 from bothways.infer.alignment import alignment_html, alignment_png, by_word
 from bothways.infer.predictor import Predictor
 from bothways.infer.prepared import prepare_writing
@@ -326,6 +326,33 @@ def test_special_tokens_are_never_written(translator: Any) -> None:
     assert texts == [one["target"] for one in GIVEN]
 
 
+@pytest.mark.parametrize("options", [{}, {"sample": True}, {"beams": 3}], ids=["greedy", "sampling", "beams"])
+def test_what_lies_beyond_the_tokenizer_is_never_written(options: Any, tokenizer: Tokenizer) -> None:
+    """A vocabulary may be padded to a round number: no piece stands there, however likely its number is."""
+    config = EncoderConfig(
+        vocab_size=tokenizer.size + 32,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=32,
+    )
+    model = fresh(config, tokenizer, task_of(decoding=Decoding(max_length=8)))
+    with torch.no_grad():
+        model.network.head(TEXT).bias[tokenizer.size :] += 100.0
+    (one,) = Predictor(model, device="cpu").generate(["我 吃"], return_attention=True, **options)
+    assert 0 < len(one["target_tokens"]) <= 8
+    if "beams" not in options:
+        assert one["text"] == "".join(Predictor(model, device="cpu").generate_stream("我 吃", **options))
+
+
+def test_an_end_beyond_the_tokenizer_is_refused(tokenizer: Tokenizer) -> None:
+    """Nothing that is written could be it, so that no text would end."""
+    end = tokenizer.size + 3
+    with pytest.raises(ModelError, match=rf"a text is to end with id {end}, .* tokenizer has {tokenizer.size} pieces"):
+        GenerateTask(GenerateSettings(), end=end).writing(tokenizer)
+
+
 def test_what_is_prepared_for_writing_follows_the_weights(translator: Any) -> None:
     """The product with the vocabulary is laid out once, and anew when a weight changed, the decoder's too."""
     predictor = translator()
@@ -403,6 +430,40 @@ def test_the_stream_does_not_wait_for_the_end(translator: Any, monkeypatch: pyte
     assert taken[0] == ("h", 2)
     assert [at for _, at in taken] == sorted({at for _, at in taken})
     assert len(steps) == 9, "eight letters and the end"
+
+
+def test_writing_can_be_stopped(translator: Any) -> None:
+    """By a function that is asked before each step; it's no option of decoding, so words can't be it."""
+    predictor = translator()
+    asked: list[bool] = []
+
+    def stop() -> bool:
+        asked.append(True)
+        return len(asked) > 2
+
+    with pytest.raises(Stopped, match="writing was stopped after 2 of at most 20 tokens"):
+        predictor.generate(["我 吃"], stop=stop)
+    assert len(asked) == 3
+    asked.clear()
+    pieces = predictor.generate_stream("他 看 我", stop=stop)
+    assert asked == []
+    assert next(pieces) == "h"
+    with pytest.raises(Stopped, match="writing was stopped after 2 of at most 20 tokens"):
+        next(pieces)
+    assert predictor.generate(["我 吃"], stop=lambda: False) == predictor.generate(["我 吃"])
+    for begin in (predictor.generate, predictor.generate_stream):
+        with pytest.raises(ConfigError, match="stop is a whole number; wanted a function that says whether"):
+            begin("我 吃", stop=3)
+
+
+def test_attention_of_a_text_that_is_too_long(translator: Any) -> None:
+    """As much of it is read as the model has room for, for what is written too; what is left out is told."""
+    predictor = translator()
+    for long in ("refuse", "windows"):
+        shown = predictor.with_options(long=long).attention("我" * 50)
+        assert shown["dropped"] == 20
+        assert shown["cross"]["keys"] == shown["tokens"]
+        assert len(shown["tokens"]) == 32
 
 
 def test_alignment_and_content(translator: Any) -> None:
@@ -520,6 +581,32 @@ def test_damaged_config(change: Any, message: str, make_model: Any, tmp_path: Pa
     assert str(folder) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ({"start": 10**7}, "start is '10000000'; wanted an id from 0 to "),
+        ({"end": -1}, "end is '-1'; wanted an id from 0 up"),
+        ({"end": True}, "end is 'True'; wanted an id from 0 up"),
+        ({"start": "[CLS]"}, "start is '[CLS]'; wanted an id from 0 up"),
+        ({"forbidden": [[5], [10**7]]}, "forbidden is '[[5], [10000000]]'; wanted lists of ids from 0 to "),
+        ({"forbidden": [[]]}, "forbidden is '[[]]'; wanted lists of ids from 0 up, none empty"),
+        ({"forbidden": [5]}, "forbidden is '[5]'; wanted lists of ids"),
+        ({"forbidden": "abc"}, "forbidden is 'abc'; wanted lists of ids"),
+    ],
+)
+def test_ids_that_the_vocabulary_does_not_have(ids: Any, message: str, make_model: Any, tmp_path: Path) -> None:
+    folder = save(make_model(task_of()), tmp_path / "model")
+    raw = json.loads((folder / "bothways.json").read_text())
+    raw["generate"] |= ids
+    (folder / "bothways.json").write_text(json.dumps(raw))
+    with pytest.raises(ModelError) as caught:
+        load(folder)
+    assert str(folder) in str(caught.value)
+    assert "bothways.json" in str(caught.value)
+    assert message in str(caught.value)
+    assert str(caught.value).endswith("; save the model again")
+
+
 @pytest.fixture
 def theirs(make_model: Any, tmp_path: Path) -> Callable[..., Path]:
     """The folder of a model as transformers would have saved it, with these settings in a file of theirs."""
@@ -544,6 +631,9 @@ def theirs(make_model: Any, tmp_path: Path) -> Callable[..., Path]:
         ({"bad_words_ids": "ab"}, "bad_words_ids is 'ab'; wanted lists of ids from 0 to "),
         ({"bad_words_ids": [[5], []]}, "bad_words_ids is '[[5], []]'; wanted lists of ids from 0 to "),
         ({"bad_words_ids": [[5, 10**6]]}, "bad_words_ids is '[[5, 1000000]]'; wanted lists of ids from 0 to "),
+        ({"decoder_start_token_id": 10**7}, "decoder_start_token_id is '10000000'; wanted an id from 0 to "),
+        ({"decoder_start_token_id": [-1]}, "decoder_start_token_id is '-1'; wanted an id from 0 to "),
+        ({"eos_token_id": 10**7}, "eos_token_id is '10000000'; wanted an id from 0 to "),
     ],
 )
 def test_generation_settings_that_can_not_be(generation: Any, message: str, theirs: Any) -> None:
@@ -551,6 +641,14 @@ def test_generation_settings_that_can_not_be(generation: Any, message: str, thei
     with pytest.raises(ModelError) as caught:
         load(folder)
     assert str(caught.value).startswith(f"{folder}: generation_config.json: {message}")
+
+
+def test_an_id_of_config_json_that_can_not_be(theirs: Any) -> None:
+    folder = theirs({"decoder_start_token_id": 10**7}, "config.json")
+    with pytest.raises(ModelError) as caught:
+        load(folder)
+    wanted = f"{folder}: config.json: decoder_start_token_id is '10000000'; wanted an id from 0 to "
+    assert str(caught.value).startswith(wanted)
 
 
 def test_settings_of_a_folder_that_say_it_in_another_way(theirs: Any, tmp_path: Path) -> None:

@@ -163,3 +163,13 @@ def test_set_dropout():
     assert (layer(x, noise) == 0).any()
     layer.set(0.0)
     assert torch.equal(layer(x, noise), x)
+
+
+def test_all_seeds_write_down_what_was_advised(tiny, tmp_path):
+    advising = save(replace(load(tiny.model), advice=Advice("muon", 3e-4)), tmp_path / "advising")
+    out = tmp_path / "run"
+    finetune("classify", train=tiny.train, dev=tiny.dev, out=out, model=str(advising), epochs=1, seeds=2, quiet=True)
+    for folder in (out, out / "seed-0", out / "seed-1"):
+        begun = (folder / "config.toml").read_text(encoding="utf-8")
+        assert 'method = "muon"' in begun
+        assert "lr = 0.0003" in begun

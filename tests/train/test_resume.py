@@ -247,17 +247,37 @@ def test_changed_settings_are_refused(change: list[str], told: str, launch, kill
     assert "config.toml --resume)" in ended.err
 
 
-def test_changed_data_are_refused(launch, killed, tiny, tmp_path: Path):
+@pytest.mark.parametrize(("name", "told"), [("train", "training"), ("dev", "dev")])
+def test_changed_data_are_refused(name: str, told: str, launch, killed, tiny, tmp_path: Path):
     words, out = killed
     run = shutil.copytree(out, tmp_path / "run")
-    before = tiny.train.read_text(encoding="utf-8")
+    file: Path = getattr(tiny, name)
+    before = file.read_text(encoding="utf-8")
     try:
-        tiny.train.write_text(before.replace('"good"', '"bad"', 1), encoding="utf-8")
+        file.write_text(before.replace('"good"', '"bad"', 1), encoding="utf-8")
         ended = launch(*words, "--out", run, "--resume")
     finally:
-        tiny.train.write_text(before, encoding="utf-8")
+        file.write_text(before, encoding="utf-8")
     assert ended.code == 2
-    assert "--resume: the training data have changed since the run in " in ended.err
+    assert f"--resume: the {told} data have changed since the run in " in ended.err
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (b'task = "classify"\nout = "ru', "config.toml: not TOML: Unterminated string"),
+        (b'task = "classify"\nout = \n', "config.toml:2: not TOML: Invalid value"),
+        (b"\xff\xfe", "config.toml: not UTF-8; save it as UTF-8"),
+    ],
+)
+def test_damaged_settings_are_one_line(damage: bytes, told: str, launch, killed, tmp_path: Path):
+    words, out = killed
+    run = shutil.copytree(out, tmp_path / "run")
+    (run / "config.toml").write_bytes(damage)
+    ended = launch(*words, "--out", run, "--resume")
+    assert ended.code == 2
+    assert ended.err.startswith(f"bothways: error: {run}/{told}")
+    assert ended.err.count("\n") == 1
 
 
 def test_another_number_of_threads_is_told(launch, killed, tmp_path: Path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,13 +13,16 @@ import pytest
 import torch
 
 import bothways
+from bothways.data.records import read_records
+from bothways.errors import ConfigError, TrainingError
 from bothways.infer import devices
 from bothways.infer.answering import Answering
 from bothways.train import training
-from bothways.train.folder import Run
+from bothways.train.folder import Run, RunFolder
 from bothways.train.log import RunLog, read_log
 from bothways.train.loop import Progress
 from bothways.train.ranks import Ranks
+from bothways.train.run import PretrainRun
 
 
 @pytest.fixture
@@ -65,6 +69,46 @@ def test_batches_are_pinned_for_a_gpu_alone(device: str, pinned: bool, monkeypat
     run: Any = SimpleNamespace(source=None, size=None, ranks=Ranks(), device=torch.device(device))
     training._steps(run, Progress())
     assert asked == [pinned]
+
+
+def test_a_run_s_settings_are_written_whole(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of them could not be read by --resume, or would be read as other ones."""
+
+    def full(path: Path, text: str, **named: Any) -> None:
+        path.write_bytes(text.encode()[:9])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    folder = RunFolder(tmp_path / "run", Ranks(), resume=False, quiet=True)
+    with pytest.raises(OSError, match="No space left"):
+        folder.make(PretrainRun(text=[], out=tmp_path / "run"))
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+@pytest.mark.parametrize("verb", ["finetune", "pretrain"])
+def test_weights_that_are_not_finite_are_no_model(verb: str, tiny, tmp_path) -> None:
+    """After the last step there is no other whose gradient would tell."""
+    given: dict[str, Any] = {"train": tiny.train, "epochs": 1, "batch": 100}
+    run = partial(bothways.finetune, "classify")
+    if verb == "pretrain":
+        given = {"text": tiny.text, "steps": 1, "corpus": {"max_length": 24, "workers": 1}}
+        run = bothways.pretrain
+    optim = {"method": "adamw", "lr": 1e300, "warmup": 0.0}
+    with pytest.raises(TrainingError) as told:
+        run(model=str(tiny.model), out=tmp_path / "run", optim=optim, quiet=True, **given)
+    assert str(told.value) == (
+        "step 1: encoder.embeddings.word.weight is no longer finite, and no model has been saved; "
+        "try a lower --optim.lr (it is 1e+300) or --precision float32"
+    )
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_the_hash_of_records_sees_text_labels_and_order() -> None:
+    rows = [{"text": "a day", "label": "good"}, {"text": "a film\ud83d", "label": 2}]
+    changed = [rows[::-1], rows[:1], [rows[0] | {"label": "bad"}, rows[1]], [rows[0] | {"text": "one day"}, rows[1]]]
+    hashes = [training.records_hash(read_records(one)) for one in (rows, *changed)]
+    assert len(set(hashes)) == 5
+    assert training.records_hash(read_records(rows)) == hashes[0]
 
 
 # ---------------------------------------------------------------------------------------------- precision
@@ -165,3 +209,13 @@ def test_a_log_holds_half_of_a_surrogate_pair(tmp_path) -> None:
     log.open(keep_until_step=1)
     log.close()
     assert read_log(tmp_path / "log.jsonl") == [{"step": 1, "told": "a\ud83d"}]
+
+
+def test_no_longer_text_is_asked_for_than_the_model_reads(tiny, tmp_path: Path):
+    with pytest.raises(
+        ConfigError, match=r"^batching\.max_length is 33, and the model reads 32 at most; ask for no more$"
+    ):
+        bothways.finetune(
+            "classify", model=str(tiny.model), train=tiny.train, out=tmp_path / "run", batching={"max_length": 33}
+        )
+    assert not (tmp_path / "run").exists()

@@ -82,11 +82,6 @@ def text_files(paths: str | Path | Sequence[str | Path]) -> list[Path]:
     return sorted(files.values())
 
 
-def total_bytes(paths: str | Path | Sequence[str | Path]) -> int:
-    """The size of all files under `paths` in bytes, as stored (compressed where they are)."""
-    return sum(path.stat().st_size for path in text_files(paths))
-
-
 def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
     """All files under `folder`, by name, following links to folders unless they lead back up."""
     here = folder.resolve()

@@ -74,18 +74,12 @@ class PretrainingSource:
         short_rate: float = 0.1,
         cls_words: int | None = None,
     ) -> None:
-        specials = 2 if second is None else 3
-        if max_length < specials + 2:
-            raise ConfigError(f"max_length is {max_length}; wanted at least {specials + 2}")
-        if not 0 <= short_rate <= 1:
-            raise ConfigError(f"short_rate is {short_rate}; wanted a number from 0 to 1, such as 0.1")
-        if second not in ("next", "order", None):
-            raise ConfigError(f"second is {second!r}; wanted 'next', 'order' or None")
+        check_sequences(max_length, second, short_rate)
         if shards.vocabulary != tokenizer_hash(tokenizer):
             raise DataError("these shards were made with another tokenizer; build them again", path=shards.folder)
         self.shards, self.seed = shards, seed
         self.second: Second = second
-        self._max_tokens, self._short_rate = max_length - specials, short_rate
+        self._max_tokens, self._short_rate = max_length - _specials(second), short_rate
         self._asking = cls_words is not None
         self._masking = Masking(tokenizer, rate=mask_rate, whole_words=whole_words, cls_words=cls_words)
         self._cls, self._sep = tokenizer.cls_id, tokenizer.sep_id
@@ -103,14 +97,12 @@ class PretrainingSource:
 
     def coverage(self, epoch: int) -> Coverage:
         """How much of the corpus an epoch uses, and what for; as much work as skipping the epoch."""
-        plans = [self._plan(self.seed, epoch, number) for number in range(len(self.shards))]
-        return Coverage(
-            sequences=sum(len(plan.spans) for plan in plans),
-            corpus_tokens=self.shards.counts.tokens,
-            unpaired_tokens=sum(plan.unpaired_tokens for plan in plans),
-            truncated_tokens=sum(plan.truncated_tokens for plan in plans),
-            cut_sentences=sum(plan.cut_sentences for plan in plans),
-        )
+        sums = np.zeros(4, dtype=np.int64)
+        for number in range(len(self.shards)):  # one plan at a time: those of a large corpus would fill the memory
+            plan = self._plan(self.seed, epoch, number)
+            sums += (len(plan.spans), plan.unpaired_tokens, plan.truncated_tokens, plan.cut_sentences)
+        sequences, unpaired, truncated, cut = sums.tolist()
+        return Coverage(sequences, self.shards.counts.tokens, unpaired, truncated, cut)
 
     def _plan(self, seed: int, epoch: int, number: int) -> Plan:
         return plan_sequences(
@@ -123,7 +115,7 @@ class PretrainingSource:
 
     def _items(self, seed: int, epoch: int, skip: int, *, asking: bool) -> Iterator[Item]:
         order = _generator(mix_seed(seed, epoch)).permutation(len(self.shards)).tolist()
-        specials = 2 if self.second is None else 3
+        specials = _specials(self.second)
         index = 0  # in the epoch
         for at in range(0, len(order), MIXED_SHARDS):
             mixed = order[at : at + MIXED_SHARDS]
@@ -168,6 +160,21 @@ class PretrainingSource:
             first, one = np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.int64)
             reads["next"] = Read(rows=first, groups=one, labels=np.array([label], dtype=np.int64), weight=1.0)
         return Example(pieces=(Piece(masked, segments),), reads=reads, seed=seed)
+
+
+def check_sequences(max_length: int, second: Second, short_rate: float) -> None:
+    """Raises ConfigError where sequences can't be so long, have no such second part, or the last is no share."""
+    if second not in ("next", "order", None):
+        raise ConfigError(f"second is {second!r}; wanted 'next', 'order' or None")
+    if max_length < (least := _specials(second) + 2):
+        raise ConfigError(f"max_length is {max_length}; wanted at least {least}")
+    if not 0 <= short_rate <= 1:
+        raise ConfigError(f"short_rate is {short_rate}; wanted a number from 0 to 1, such as 0.1")
+
+
+def _specials(second: Second) -> int:
+    """How many tokens of a sequence are [CLS] and [SEP]."""
+    return 2 if second is None else 3
 
 
 def _generator(seed: int) -> np.random.Generator:

@@ -17,11 +17,14 @@ from bothways.infer.devices import computing_in, settle_cpu
 from bothways.infer.generation import written
 from bothways.infer.prepared import prepare, prepare_writing
 from bothways.infer.quantised import Kernels, fused_kernels
+from bothways.nn.decoding import Stop
 from bothways.nn.network import Network
 from bothways.tasks.base import Answer, count_by_example
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}  # as many as keep a core's or a GPU's products at their full rate
 FEWEST_TOKENS = 256  # in a batch that a core of its own is worth
+WRITTEN = 16  # so many tokens that a beam reads or may write weigh as one of the encoder's
+LIGHTEST_BEAM = 4  # however little it reads and writes: at each step it has a score for every piece
 FUSE_AFTER = 100_000  # tokens: about when int8 has won back the seconds that its compiler takes
 
 Prepared = tuple[tuple[int, ...], Network]  # with the state of the weights that it was made of
@@ -51,15 +54,26 @@ class Engine:
         self._kernels = Kernels()
         self._tokens = 0  # seen so far
 
-    def answers(self, examples: Sequence[Example], *, progress: Callable[[int], None] | None = None) -> list[Answer]:
-        """Every head's scores for each example, in the order given; `progress` hears of tokens done."""
+    def answers(
+        self,
+        examples: Sequence[Example],
+        *,
+        progress: Callable[[int], None] | None = None,
+        stop: Stop | None = None,
+    ) -> list[Answer]:
+        """Every head's scores for each example, in the order given; `progress` hears of tokens done.
+
+        Raises:
+            Stopped: `stop`, which is asked before each step of writing, and only then, said so.
+        """
         answers: list[Answer | None] = [None] * len(examples)
         tokens = sum(example.tokens for example in examples)
         writing = any(example.decoding is not None for example in examples)
         alone = writing or self.device.type != "cpu"
         workers = 1 if alone else min(torch.get_num_threads(), tokens // FEWEST_TOKENS)
         batches = list(by_length(examples, self.batch_tokens, share=workers))
-        run = self._write if writing else functools.partial(self._run, self.ready(tokens))
+        write = functools.partial(self._write, stop=stop)
+        run = write if writing else functools.partial(self._run, self.ready(tokens))
         chosen = ([examples[number] for number in numbers] for numbers in batches)
         side_by_side = workers > 1 and len(batches) > 1
         done = _side_by_side(torch.get_num_threads()).map(run, chosen) if side_by_side else map(run, chosen)
@@ -70,10 +84,14 @@ class Engine:
                 progress(sum(examples[number].tokens for number in numbers))
         return [answer for answer in answers if answer is not None]
 
-    def run(self, examples: Sequence[Example]) -> list[Answer]:
-        """One packed batch, by all threads; of examples whose targets shall be written, these."""
+    def run(self, examples: Sequence[Example], *, stop: Stop | None = None) -> list[Answer]:
+        """One packed batch, by all threads; of examples whose targets shall be written, these.
+
+        Raises:
+            Stopped: `stop`, which is asked before each step of writing, and only then, said so.
+        """
         if examples[0].decoding is not None:
-            return self._write(examples)
+            return self._write(examples, stop=stop)
         return self._run(self.ready(sum(example.tokens for example in examples)), examples)
 
     def scores(self, batch: Batch) -> dict[str, torch.Tensor]:
@@ -86,22 +104,27 @@ class Engine:
         A network that is being trained is prepared each time: not every way to change a weight shows.
         """
         self._tokens += tokens
-        if self.precision == "int8" and self._tokens > FUSE_AFTER and self._kernels is not fused_kernels():
-            self._kernels, self._prepared = fused_kernels(), None
+        if self._tokens > FUSE_AFTER:
+            self.fuse()
         self._prepared = self._anew(
             self._prepared, lambda: prepare(self.network, self.precision, kernels=self._kernels)
         )
         return self._prepared[1]
+
+    def fuse(self) -> None:
+        """Have int8's kernels compiled now, which takes seconds once a process; in other precisions there are none."""
+        if self.precision == "int8" and self._kernels is not fused_kernels():
+            self._kernels, self._prepared = fused_kernels(), None
 
     def _anew(self, kept: Prepared | None, make: Callable[[], Network]) -> Prepared:
         """What is kept, or made anew where the weights are others; always in training: not every change shows."""
         state = _state(self.network)
         return (state, make()) if kept is None or kept[0] != state or self.network.training else kept
 
-    def _write(self, examples: Sequence[Example]) -> list[Answer]:
+    def _write(self, examples: Sequence[Example], *, stop: Stop | None) -> list[Answer]:
         network = self._ready_to_write()
         with self.inferring():
-            return [*map(Answer, examples, written(network, examples, self.device))]
+            return [*map(Answer, examples, written(network, examples, self.device, stop=stop))]
 
     def _ready_to_write(self) -> Network:
         """The network prepared for writing, as `ready` does it for scores."""
@@ -163,20 +186,35 @@ def _side_by_side(threads: int) -> ThreadPoolExecutor:
     return pool
 
 
-def by_length(examples: Sequence[Example], batch_tokens: int, *, share: int = 1) -> Iterator[list[int]]:
-    """Numbers of examples, longest first, in batches of at most `batch_tokens` (or one example).
+def weight(example: Example) -> int:
+    """What an example takes of a batch, in tokens of the encoder.
 
-    No more batches than that takes, or a multiple of `share` workers, and each of them gets its share of the tokens
-    that are left. So batches are of like size: nobody waits at the end, and a long run meets few shapes, for each of
+    Where a text is written its beams count, by what they read and may write, for the cache and the work of each step
+    grow with that. On a CPU at most 512 beams are written at once; 32 sources with 4 beams go together, if they have
+    64 tokens on average and texts of at most 192.
+    """
+    if example.decoding is None:
+        return example.tokens
+    settings = example.decoding.settings
+    beam = max(LIGHTEST_BEAM, -(-(example.source_tokens + settings.max_length) // WRITTEN))
+    return max(example.tokens, settings.beams * beam)
+
+
+def by_length(examples: Sequence[Example], batch_tokens: int, *, share: int = 1) -> Iterator[list[int]]:
+    """Numbers of examples, longest first, in batches that weigh at most `batch_tokens` (or one example).
+
+    No more batches than that takes, or a multiple of `share` workers, and each of them gets its share of the weight
+    that is left. So batches are of like size: nobody waits at the end, and a long run meets few shapes, for each of
     which oneDNN keeps code (`prepared.ladder`).
     """
-    order = sorted(range(len(examples)), key=lambda number: -examples[number].tokens)
-    left, share = sum(example.tokens for example in examples), max(share, 1)
+    weights = [weight(example) for example in examples]
+    order = sorted(range(len(examples)), key=lambda number: (-weights[number], -examples[number].tokens))
+    left, share = sum(weights), max(share, 1)
     batches = -(-left // (batch_tokens * share)) * share
     batch: list[int] = []
     tokens = 0
     for number in order:
-        more = examples[number].tokens
+        more = weights[number]
         wanted = left / max(batches, -(-left // batch_tokens), 1)
         if batch and (tokens + more > batch_tokens or tokens + more / 2 > wanted):
             yield batch

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bothways.batch import Batch, Example, Piece, Read, pack
-from bothways.nn.decoding import Written, write, write_stepwise
+from bothways.nn.decoding import Stop, Written, write, write_stepwise
 from bothways.nn.decoding_settings import Writing
 from bothways.nn.network import TEXT, Network
 from bothways.text.tokenizer import Tokenizer
@@ -19,11 +19,16 @@ from bothways.text.tokenizer import Tokenizer
 ROWS = 512  # target tokens whose logits are made at once
 
 
-def written(network: Network, examples: Sequence[Example], device: torch.device) -> list[dict[str, np.ndarray]]:
+def written(
+    network: Network, examples: Sequence[Example], device: torch.device, *, stop: Stop | None = None
+) -> list[dict[str, np.ndarray]]:
     """For each example, in order, what was written: "ids" (t,), "score" () and "ended" ().
 
     Examples with a target that was to be taught also get "gold" (2,): the log-probability of its tokens, and their
     number.
+
+    Raises:
+        Stopped: `stop`, which is asked before each step, said so; nothing of any example is given then.
     """
     found: list[dict[str, np.ndarray]] = [{} for _ in examples]
     for writing, numbers in _together(examples):
@@ -31,7 +36,7 @@ def written(network: Network, examples: Sequence[Example], device: torch.device)
         batch = pack(chosen).to(device)
         assert batch.sources is not None
         memory = network.encoder(batch.tokens)
-        targets = write(network, memory, batch.sources, writing, [example.seed for example in chosen])
+        targets = write(network, memory, batch.sources, writing, [example.seed for example in chosen], stop=stop)
         for number, target in zip(numbers, targets, strict=True):
             found[number] = _answer(target)
         if batch.decoder is not None:
@@ -91,14 +96,19 @@ def stream(
     tokenizer: Tokenizer,
     device: torch.device,
     inferring: Callable[[], AbstractContextManager[None]],
+    *,
+    stop: Stop | None = None,
 ) -> Iterator[str]:
     """The text of one example's target in pieces, as they are written, greedily or by sampling.
 
     A piece is given out when the token after it is known, for that may take the space between them away.
+
+    Raises:
+        Stopped: `stop`, which is asked before each step, said so; pieces given out before stay what they are.
     """
     ids: list[int] = []
     told = before = ""
-    tokens = _tokens(network, example, device)
+    tokens = _tokens(network, example, device, stop)
     while True:
         with inferring():  # not while the caller is at work on what was yielded
             token = next(tokens, None)
@@ -115,11 +125,11 @@ def stream(
         yield before[len(told) :]
 
 
-def _tokens(network: Network, example: Example, device: torch.device) -> Iterator[int]:
+def _tokens(network: Network, example: Example, device: torch.device, stop: Stop | None) -> Iterator[int]:
     batch = pack([example]).to(device)
     assert batch.sources is not None
     memory = network.encoder(batch.tokens)
-    for step in write_stepwise(network, memory, batch.sources, example.decoding, [example.seed]):
+    for step in write_stepwise(network, memory, batch.sources, example.decoding, [example.seed], stop=stop):
         token = int(step.tokens[0])
         if token != example.decoding.end:
             yield token

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from bothways.batch import Example, pack
+from bothways.data.messages import kind_of
 from bothways.data.record import Record
 from bothways.errors import ConfigError, DataError, ModelError
 from bothways.infer import embedding
@@ -23,6 +24,7 @@ from bothways.infer.generation import Pieces, alignment, stream
 from bothways.infer.inputs import Input, records_of
 from bothways.models import model as models
 from bothways.models.model import Model, single_head
+from bothways.nn.decoding import Stop
 from bothways.tasks.base import Answer
 from bothways.tasks.masked import MaskedSettings, MaskedTask
 from bothways.tasks.multi import MultiTask
@@ -64,6 +66,7 @@ class Predictor(Answering):
         *,
         return_attention: bool = False,
         return_content: bool = False,
+        stop: Stop | None = None,
         **options: Any,
     ) -> list[dict[str, Any]]:
         """A text written for each source, with its score; options are those of `Decoding`, and `long`.
@@ -72,16 +75,18 @@ class Predictor(Answering):
             return_attention: also "attention", α as (layers, heads, target, source), rows summing to one, with
                 "source_tokens" and "target_tokens", which name its columns and rows
             return_content: also "content", the content vectors C, (layers, target, D)
+            stop: a function that is asked before each token; when it says True, writing ends
 
         Raises:
+            Stopped: `stop` said so.
             DataError: an input that is no source, an empty one, or one longer than the model where `long` refuses it.
             ConfigError: an option that there is not, or a value that can't be.
             ModelError: the model does not generate.
         """
-        predictor = self._writer(options)
+        predictor = self._writer(options, stop)
         records = list(records_of(sources))
         encoded = predictor.encode(records)
-        answers = predictor.engine.answers([one.examples[0] for one in encoded])
+        answers = predictor.engine.answers([one.examples[0] for one in encoded], stop=stop)
         texts = []
         for record, one, answer in zip(records, encoded, answers, strict=True):
             text = predictor._task.decode(record, [answer]) | {"tokens": one.coverage.told()}
@@ -90,7 +95,7 @@ class Predictor(Answering):
             texts.append(text)
         return texts
 
-    def generate_stream(self, source: Input, **options: Any) -> Pieces:
+    def generate_stream(self, source: Input, *, stop: Stop | None = None, **options: Any) -> Pieces:
         """The text for one source in pieces, as they are written; joined they are what `generate` gives.
 
         Its `tokens` tell how much of the source was read, before the first piece.
@@ -98,13 +103,14 @@ class Predictor(Answering):
         Raises:
             as `generate`; beams can't be streamed, since the best may change to the last.
         """
-        predictor = self._writer(options)
+        predictor = self._writer(options, stop)
         (encoded,) = predictor.encode([*records_of([source])])
         example = encoded.examples[0]
         if example.decoding.settings.beams > 1:
             raise ConfigError(f"beams is {example.decoding.settings.beams}; a stream needs beams 1")
         network, tokenizer, engine = self.model.network, self.model.tokenizer, self.engine
-        return Pieces(stream(network, example, tokenizer, engine.device, engine.inferring), encoded.coverage.told())
+        pieces = stream(network, example, tokenizer, engine.device, engine.inferring, stop=stop)
+        return Pieces(pieces, encoded.coverage.told())
 
     def _aligned(self, answer: Answer, *, attention: bool, content: bool) -> dict[str, Any]:
         with self.engine.inferring():
@@ -117,12 +123,14 @@ class Predictor(Answering):
         wanted = {"attention": attention, "content": content}
         return names | {name: found[name] for name, given in wanted.items() if given}
 
-    def _writer(self, options: Mapping[str, Any]) -> Predictor:
+    def _writer(self, options: Mapping[str, Any], stop: Stop | None) -> Predictor:
         if self.model.network.decoder is None:
             raise ModelError(
                 f"{self._name}: this model does not generate text; fine-tune one that does: "
                 f"bothways finetune generate --model {self.model.folder or 'DIR'} …"
             )
+        if stop is not None and not callable(stop):  # options come from requests, and this is none of them
+            raise ConfigError(f"stop is {kind_of(stop)}; wanted a function that says whether to stop, or none")
         return self.with_options(**options) if options else self
 
     # --------------------------------------------------------------------------------------------- analysis
@@ -299,7 +307,8 @@ class Predictor(Answering):
             "dropped": coverage.dropped,
         }
         if text_b is None and self.model.task is not None and self.model.task.name == "generate":
-            (written,) = self.generate([text], return_attention=True)  # pyright: ignore[reportAttributeAccessIssue]
+            # Of what is too long its beginning is read, as above: `dropped` tells it.
+            (written,) = self.generate([text], return_attention=True, long="first")
             names = {"tokens": "target_tokens", "keys": "source_tokens", "weights": "attention"}
             shown["cross"] = {name: written[theirs] for name, theirs in names.items()}
         return shown

@@ -12,20 +12,45 @@ from torch import Tensor
 from bothways.nn.decoding_settings import Decoding, Writing
 
 
-def constrain(logits: Float[Tensor, "R V"], texts: Int[np.ndarray, "R length"], writing: Writing) -> None:
-    """Set to -inf, in place, what may not follow each row's text; texts begin with the start token."""
-    settings, length = writing.settings, texts.shape[1]
-    if length <= settings.min_length:
-        logits[:, writing.end] = -math.inf
-    if (n := settings.no_repeat_ngram) is not None and length >= n:
-        _forbid_repeats(logits, texts, n)
-    for ids in writing.forbidden:
-        before = len(ids) - 1
-        if not before:
-            logits[:, ids[0]] = -math.inf
-        elif length >= before:
-            rows = np.flatnonzero((texts[:, length - before :] == np.array(ids[:-1])).all(1))
-            logits[torch.from_numpy(rows).to(logits.device), ids[-1]] = -math.inf
+class Constraints:
+    """What one way of writing must not write, laid out once for all of its steps."""
+
+    def __init__(self, writing: Writing, device: torch.device) -> None:
+        self._settings, self._end, self._pieces = writing.settings, writing.end, writing.pieces
+        single = [ids[0] for ids in writing.forbidden if len(ids) == 1]
+        self._never = torch.tensor(single, dtype=torch.int64, device=device)
+        # The last tokens of longer runs by the tokens before them, and these by their number: a look-up each step.
+        self._runs: dict[int, dict[tuple[int, ...], list[int]]] = {}
+        for ids in writing.forbidden:
+            if len(ids) > 1:
+                self._runs.setdefault(len(ids) - 1, {}).setdefault(ids[:-1], []).append(ids[-1])
+
+    def __call__(self, logits: Float[Tensor, "R V"], texts: Int[np.ndarray, "R length"]) -> None:
+        """Set to -inf, in place, what may not follow each row's text; texts begin with the start token."""
+        length = texts.shape[1]
+        if length <= self._settings.min_length:
+            logits[:, self._end] = -math.inf
+        if (n := self._settings.no_repeat_ngram) is not None and length >= n:
+            _forbid_repeats(logits, texts, n)
+        logits.index_fill_(1, self._never, -math.inf)
+        if self._pieces is not None:
+            logits[:, self._pieces :] = -math.inf
+        self._forbid_runs(logits, texts)
+
+    def _forbid_runs(self, logits: Tensor, texts: np.ndarray) -> None:
+        """The last tokens of forbidden runs that are written up to there."""
+        rows: list[int] = []
+        banned: list[int] = []
+        for before, last in self._runs.items():
+            if before > texts.shape[1]:
+                continue
+            for row, text in enumerate(texts[:, -before:].tolist()):
+                found = last.get(tuple(text), [])
+                rows += [row] * len(found)
+                banned += found
+        if banned:
+            index = torch.tensor([rows, banned], device=logits.device)
+            logits[index[0], index[1]] = -math.inf
 
 
 def _forbid_repeats(logits: Tensor, texts: np.ndarray, n: int) -> None:
@@ -50,6 +75,7 @@ def restricted(logits: Float[Tensor, "R V"], settings: Decoding) -> Float[Tensor
         ordered, places = logits.sort(dim=-1, descending=True)
         chances = ordered.softmax(-1)
         out = chances.cumsum(-1) - chances >= settings.top_p  # those before it make up top_p already
+        out[:, 0] = False  # before the likeliest there are none, but a small top_p is 0 in float32
         logits = logits.masked_fill(torch.zeros_like(out).scatter(1, places, out), -math.inf)
     return logits
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -150,12 +149,3 @@ class Decoder(nn.Module):
             x = cross.attended(x, mixed.transpose(1, 2).reshape(x.shape), None)
             x = layer.fed(x, None)
         return x
-
-
-def initialise_from(decoder: Decoder, encoder: Encoder) -> None:
-    """Copy the encoder's embeddings and as many of its layers as the decoder has (BERT2BERT)."""
-    assert decoder.body is not None
-    weights = encoder.state_dict()
-    with torch.no_grad():
-        for name, weight in decoder.body.state_dict().items():
-            weight.copy_(weights[name])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,11 +11,13 @@ import torch
 from torch import Tensor
 
 from bothways.batch import Tokens, mix_seed
-from bothways.nn.constraints import constrain, drawn
+from bothways.errors import Stopped
+from bothways.nn.constraints import Constraints, drawn
 from bothways.nn.decoding_settings import Writing
 from bothways.nn.network import Network
 
 NEVER = np.float32(-1e9)  # the score of a beam that there is not (transformers' value, so that rounding is the same)
+Stop = Callable[[], bool]  # asked before each step: whether nobody wants what is being written any longer
 
 
 @dataclass
@@ -40,15 +43,26 @@ class Stretch:
     log_probabilities: np.ndarray  # (r,)
 
 
-def write(network: Network, memory: Tensor, sources: Tokens, writing: Writing, seeds: Sequence[int]) -> list[Written]:
+def write(
+    network: Network,
+    memory: Tensor,
+    sources: Tokens,
+    writing: Writing,
+    seeds: Sequence[int],
+    *,
+    stop: Stop | None = None,
+) -> list[Written]:
     """A target for each source, in order; `memory` has the encoder's vectors of their tokens, `seeds` is for sampling.
 
     A source gets the same target whatever it is written with.
+
+    Raises:
+        Stopped: `stop`, which is asked before each step, said so.
     """
     if writing.settings.beams > 1:
-        return _with_beams(network, memory, sources, writing)
+        return _with_beams(network, memory, sources, writing, stop)
     written = [Written() for _ in sources.lengths]
-    for stretch in write_stepwise(network, memory, sources, writing, seeds):
+    for stretch in write_stepwise(network, memory, sources, writing, seeds, stop=stop):
         for number, token, log_probability in zip(
             stretch.sources.tolist(), stretch.tokens.tolist(), stretch.log_probabilities.tolist(), strict=True
         ):
@@ -63,10 +77,21 @@ def write(network: Network, memory: Tensor, sources: Tokens, writing: Writing, s
 
 
 def write_stepwise(
-    network: Network, memory: Tensor, sources: Tokens, writing: Writing, seeds: Sequence[int]
+    network: Network,
+    memory: Tensor,
+    sources: Tokens,
+    writing: Writing,
+    seeds: Sequence[int],
+    *,
+    stop: Stop | None = None,
 ) -> Iterator[Stretch]:
-    """Greedy search or sampling, one token of every source a step."""
+    """Greedy search or sampling, one token of every source a step.
+
+    Raises:
+        Stopped: `stop`, which is asked before each step, said so.
+    """
     settings, device = writing.settings, memory.device
+    constrain = Constraints(writing, device)
     count, most = len(sources.lengths), _most(network, writing)
     cache = network.writer.begin(memory, sources, beams=1, most=most)
     alive = np.arange(count)
@@ -76,9 +101,10 @@ def write_stepwise(
     if settings.sample:  # all of a source's draws, which thus don't depend on who else is drawn for
         chances = np.stack([np.random.default_rng(mix_seed(settings.seed, seed)).random(most) for seed in seeds])
     for length in range(most):
+        _go_on(stop, length, most)
         logits = network.next_logits(ids, cache)
         norms = logits.logsumexp(-1)
-        constrain(logits, texts[:, : length + 1], writing)
+        constrain(logits, texts[:, : length + 1])
         if chances is None:
             values, ids = logits.max(-1)
         else:
@@ -115,10 +141,16 @@ class _Finished:
     @property
     def worst(self) -> float:
         """The score that a further target has to beat."""
-        return self.targets[-1].score if self.full else float(NEVER)
+        return self.targets[-1].score if self.full else -math.inf
+
+    def waits_for(self, hope: float, early_stopping: str) -> bool:
+        """Whether a live beam that may reach the score `hope` is followed: always until there is a target at all."""
+        return not self.targets or (hope > self.worst and not (self.full and early_stopping == "yes"))
 
 
-def _with_beams(network: Network, memory: Tensor, sources: Tokens, writing: Writing) -> list[Written]:
+def _with_beams(
+    network: Network, memory: Tensor, sources: Tokens, writing: Writing, stop: Stop | None
+) -> list[Written]:
     """Beam search as transformers 5 does it: the same candidates, scores and times to stop, source by source.
 
     Of each source's 2 × beams best continuations those that end are finished, if they are among the first `beams`;
@@ -129,6 +161,7 @@ def _with_beams(network: Network, memory: Tensor, sources: Tokens, writing: Writ
     """
     settings, device = writing.settings, memory.device
     beams, penalty = settings.beams, settings.length_penalty
+    constrain = Constraints(writing, device)
     count, most = len(sources.lengths), _most(network, writing)
     cache = network.writer.begin(memory, sources, beams=beams, most=most)
     finished = [_Finished(beams) for _ in range(count)]
@@ -138,9 +171,10 @@ def _with_beams(network: Network, memory: Tensor, sources: Tokens, writing: Writ
     scores[:, 0] = 0.0  # all beams begin alike, so only one of them may be continued
     ids = torch.full((count * beams,), writing.start, device=device)
     for length in range(1, most + 1):
+        _go_on(stop, length - 1, most)
         logits = network.next_logits(ids, cache)
         norms = logits.logsumexp(-1)
-        constrain(logits, texts[..., :length].reshape(len(ids), length), writing)
+        constrain(logits, texts[..., :length].reshape(len(ids), length))
         best, parents, tokens = _best_continuations(logits, norms, scores, beams)
         ends = (tokens == writing.end) | (length == most)
         for row, place in zip(*np.nonzero(ends[:, :beams]), strict=True):
@@ -154,16 +188,13 @@ def _with_beams(network: Network, memory: Tensor, sources: Tokens, writing: Writ
         scores, parents, tokens = best[rows, going], parents[rows, going], tokens[rows, going]
         reach = most if settings.early_stopping == "never" and penalty > 0 else length
         hopes = scores[:, 0] / np.float32(reach**penalty)
+        early = settings.early_stopping
         stay = np.array(
-            [
-                hope > one.worst and not (one.full and settings.early_stopping == "yes")
-                for hope, one in zip(hopes.tolist(), (finished[number] for number in alive), strict=True)
-            ]
+            [finished[number].waits_for(hope, early) for number, hope in zip(alive, hopes.tolist(), strict=True)]
         )
         if length == most or not stay.any():
             break
-        if beams > 1:
-            cache.follow(torch.from_numpy(parents).to(device))
+        cache.follow(torch.from_numpy(parents).to(device))
         texts = texts[rows, parents]
         texts[..., length] = tokens
         if not stay.all():
@@ -188,6 +219,16 @@ def _best_continuations(
     chosen = tokens.view(count, -1).gather(1, places)
     found = torch.stack([places // width, chosen]).cpu().numpy()
     return best.cpu().numpy(), found[0], found[1]
+
+
+def _go_on(stop: Stop | None, length: int, most: int) -> None:
+    """Nothing, unless `stop` says that the next step is not wanted.
+
+    Raises:
+        Stopped: it is not.
+    """
+    if stop is not None and stop():
+        raise Stopped(f"writing was stopped after {length} of at most {most} tokens; ask again for the whole text")
 
 
 def _most(network: Network, writing: Writing) -> int:

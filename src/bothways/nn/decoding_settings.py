@@ -80,6 +80,7 @@ class Writing:
     start: int  # the token that every target begins with
     end: int
     forbidden: tuple[tuple[int, ...], ...] = ()
+    pieces: int | None = None  # of the tokenizer: ids from there on are no text and are not written; none: all are
 
     # Equal settings may be written together; a list in them must not keep them from being told apart by hash.
     def __hash__(self) -> int:

@@ -5,6 +5,7 @@ Reference: transformers, EncoderDecoderConfig and GenerationConfig.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -65,6 +66,7 @@ _BESIDE = (  # how names begin that change no text: what is told, how fast, by w
     *("disable_compile", "is_assistant", "assistant_", "num_assistant_", "transformers_version"),
 )
 _WORDS = "embeddings.word.weight"
+EMBEDDINGS = f"encoder.{_WORDS}"
 _BODY = ("encoder.embeddings.", "encoder.layers.")
 _MATRIX = f"heads.{TEXT}.weight"  # that tells tokens
 
@@ -142,13 +144,11 @@ def read_config(raw: dict[str, Any]) -> Found:
     if generation is None:  # as before there was a file for it
         generation, where = {name: raw[name] for name in (*_READ, *_OFF) if name in raw}, "config.json"
     names = [entry.name for entry in fields(EncoderConfig)]
-    start, end = (
-        next((_one(part[key]) for part in (generation, raw, decoder) if type(_one(part.get(key))) is int), None)
-        for key in ("decoder_start_token_id", "eos_token_id")
-    )
+    size, files = decoder["vocab_size"], ((where, generation), ("config.json", raw), ("config.json", decoder))
+    start, end = (_id_of(key, files, size) for key in ("decoder_start_token_id", "eos_token_id"))
     try:
         decoding, told = _decoding_of(generation)
-        forbidden = _forbidden_of(generation, decoder["vocab_size"])
+        forbidden = _forbidden_of(generation, size)
     except ConfigError as error:
         raise ModelError(f"{where}: {error}") from None
     return Found(
@@ -203,6 +203,24 @@ def _one(value: Any) -> Any:
     return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
+def _id_of(key: str, files: Sequence[tuple[str, dict[str, Any]]], size: int) -> int | None:
+    """The id that stands under that name, in the first file that has one; several in a list are none.
+
+    Raises:
+        ModelError: it is no id of a vocabulary of this size.
+    """
+    for where, file in files:
+        value = _one(file.get(key))
+        if value is None or isinstance(value, list):
+            continue
+        try:
+            check_id(key, value, size)
+        except ConfigError as error:
+            raise ModelError(f"{where}: {error}") from None
+        return value
+    return None
+
+
 def _is_off(name: str, value: Any) -> bool:
     return value is False or value in ([], {}) or (name in _OFF and value == _OFF[name])
 
@@ -214,10 +232,37 @@ def _forbidden_of(generation: dict[str, Any], size: int) -> tuple[tuple[int, ...
         ConfigError: they are no ids of a vocabulary of this size.
     """
     words = generation.get("bad_words_ids") or []
-    lists = isinstance(words, list) and all(isinstance(ids, list) and ids for ids in words)
-    if not lists or not all(type(id_) is int and 0 <= id_ < size for ids in words for id_ in ids):
-        raise ConfigError(f"bad_words_ids is {shown(words)}; wanted lists of ids from 0 to {size - 1}, none empty")
+    check_runs("bad_words_ids", words, size)
     return tuple(map(tuple, words))
+
+
+def check_id(name: str, value: Any, size: int | None = None) -> None:
+    """That it is an id, of a vocabulary of this size where it is known.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not _is_id(value, size):
+        raise ConfigError(f"{name} is {shown(value)}; wanted an id{_room(size)}")
+
+
+def check_runs(name: str, words: Any, size: int | None = None) -> None:
+    """That these are runs of ids, of a vocabulary of this size where it is known.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    lists = isinstance(words, list) and all(isinstance(ids, list) and ids for ids in words)
+    if not lists or not all(_is_id(id_, size) for ids in words for id_ in ids):
+        raise ConfigError(f"{name} is {shown(words)}; wanted lists of ids{_room(size)}, none empty")
+
+
+def _is_id(value: Any, size: int | None) -> bool:
+    return type(value) is int and value >= 0 and (size is None or value < size)
+
+
+def _room(size: int | None) -> str:
+    return " from 0 up" if size is None else f" from 0 to {size - 1}"
 
 
 # --------------------------------------------------------------------------------------------------------- weights
@@ -237,7 +282,7 @@ def weights_of_encoder(weights: dict[str, Tensor], *, layers: int, tied: bool) -
     for name in [name for name in weights if name.startswith("heads.masked.")]:
         weights[f"heads.{TEXT}.{name.removeprefix('heads.masked.')}"] = weights.pop(name)
     if not tied:
-        weights[_MATRIX] = weights[f"encoder.{_WORDS}"]
+        weights[_MATRIX] = weights[EMBEDDINGS]
     return weights
 
 

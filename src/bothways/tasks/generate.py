@@ -22,7 +22,7 @@ from torch import Tensor
 from bothways import config
 from bothways.batch import Batch, Example, Piece, Read
 from bothways.data.record import Record, require
-from bothways.errors import ConfigError
+from bothways.errors import ConfigError, ModelError
 from bothways.metrics.overlap import generation
 from bothways.nn.cross_entropy import cross_entropy
 from bothways.nn.decoder import Decoder
@@ -33,6 +33,9 @@ from bothways.nn.network import TEXT, Network
 from bothways.tasks.base import Answer, Coverage, Encoded, Task, settings_dict
 from bothways.tasks.encoder_decoder import (
     ARCHITECTURE,
+    EMBEDDINGS,
+    check_id,
+    check_runs,
     config_file,
     generation_file,
     read_config,
@@ -150,8 +153,23 @@ class GenerateTask(Task):
         return self.inward(weights)
 
     def inward(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A file's weights without those that stand there twice: shared layers, a tied matrix."""
+        """A file's weights without those that stand there twice: shared layers, a tied matrix.
+
+        Raises:
+            ModelError: these are of a vocabulary without the ids that this task begins, ends or forbids texts by.
+        """
+        words = weights.get(EMBEDDINGS)
+        if words is not None and words.ndim == 2:  # else they are refused for that
+            self._check_ids(len(words))
         return without_doubles(weights, shared=self.settings.decoder == "share", tied=self.settings.tied)
+
+    def _check_ids(self, size: int) -> None:
+        try:
+            for name, id_ in self._ends().items():
+                check_id(name, id_, size)
+            check_runs("forbidden", [list(ids) for ids in self.forbidden], size)
+        except ConfigError as error:
+            raise ModelError(f"bothways.json: {self.name}: {error}; save the model again") from None
 
     def outward(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """All weights that transformers wants, shared ones twice."""
@@ -188,6 +206,7 @@ class GenerateTask(Task):
 
         Raises:
             ConfigError: a forbidden word that has no tokens.
+            ModelError: the end is no piece of this tokenizer.
         """
         settings = self.settings.decoding
         forbidden = [tuple(text.ids.tolist()) for text in tokenizer.encode(settings.forbidden)]
@@ -196,10 +215,15 @@ class GenerateTask(Task):
                 raise ConfigError(f"forbidden has {word!r}, which is nothing but blanks; leave it out")
         start = tokenizer.cls_id if self.start is None else self.start
         end = tokenizer.sep_id if self.end is None else self.end
+        if end >= tokenizer.size:  # what is not in it is never written, so no text would end
+            raise ModelError(
+                f"a text is to end with id {end}, but the tokenizer has {tokenizer.size} pieces; they belong to "
+                "different models: name another end (eos_token_id of generation_config.json, or end in bothways.json)"
+            )
         # Above all [UNK]: a target with rare characters teaches it, and a reader can do nothing with it.
         special = [tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id]
         every = dict.fromkeys([*forbidden, *self.forbidden, *((id_,) for id_ in special)])
-        return Writing(settings, start, end, tuple(ids for ids in every if ids != (end,)))
+        return Writing(settings, start, end, tuple(ids for ids in every if ids != (end,)), tokenizer.size)
 
     def _source(
         self, record: Record, text: Text, tokenizer: Tokenizer, number: int, max_length: int
@@ -319,17 +343,28 @@ class GenerateTask(Task):
         """Settings, language, shape and ids."""
         settings = settings_dict(self.settings)
         settings["decoding"] = settings_dict(self.settings.decoding)
-        ids = {name: value for name, value in (("start", self.start), ("end", self.end)) if value is not None}
         forbidden = {"forbidden": [list(ids) for ids in self.forbidden]} if self.forbidden else {}
-        return {"settings": settings, "language": self.language, "shape": self.shape, **ids, **forbidden}
+        return {"settings": settings, "language": self.language, "shape": self.shape, **self._ends(), **forbidden}
+
+    def _ends(self) -> dict[str, int]:
+        return {name: id_ for name, id_ in (("start", self.start), ("end", self.end)) if id_ is not None}
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> GenerateTask:
-        """The task that `to_dict` described."""
+        """The task that `to_dict` described.
+
+        Raises:
+            ConfigError: a setting or an id that can't be.
+        """
         settings = config.from_dict(GenerateSettings, saved["settings"])
         shape, start, end = saved["shape"], saved.get("start"), saved.get("end")
-        forbidden = [tuple(ids) for ids in saved.get("forbidden", [])]
-        return cls(settings, saved["language"], shape=shape, start=start, end=end, forbidden=forbidden)
+        forbidden = saved.get("forbidden", [])
+        for name, id_ in (("start", start), ("end", end)):
+            if id_ is not None:
+                check_id(name, id_)
+        check_runs("forbidden", forbidden)
+        runs = [tuple(ids) for ids in forbidden]
+        return cls(settings, saved["language"], shape=shape, start=start, end=end, forbidden=runs)
 
 
 _HAN = re.compile(f"[{HAN}]")

@@ -164,8 +164,10 @@ def encode_pairs(
         DataError: a text is missing, not a text, or empty.
     """
     texts = [read_pair(record) for record in records]
-    both = zip(tokenizer.encode([a for a, _ in texts]), tokenizer.encode([b for _, b in texts]), strict=True)
-    for number, (record, (a, b)) in enumerate(zip(records, both, strict=True), first):
+    distinct = list(dict.fromkeys(text for both in texts for text in both))  # many pairs share a query, say
+    pieces = dict(zip(distinct, tokenizer.encode(distinct), strict=True))
+    for number, (record, both) in enumerate(zip(records, texts, strict=True), first):
+        a, b = (pieces[text] for text in both)
         for name, text in (("text_a", a), ("text_b", b)):
             if not len(text.ids):
                 raise record.error(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -33,7 +32,7 @@ from bothways.train.optimizer import PLAIN_LR, Optim
 from bothways.train.ranks import Ranks
 from bothways.train.settings import Finetune
 from bothways.train.teaching import Teachers
-from bothways.train.training import Look, Training, restore, steps_in, take_steps, telling
+from bothways.train.training import Look, Training, records_hash, restore, steps_in, take_steps, telling
 from bothways.train.training import save as save_checkpoint
 
 
@@ -61,6 +60,7 @@ def finetune_run(
     seed_everything(wanted.common.seed)
     model = start_from(settings.model, task, features=settings.features)
     trained_on = first_places(train_records)
+    dev_data = "" if dev_records is None else records_hash(dev_records)  # before a teacher adds vectors
     before = saved_texts(model.folder) if model.folder is not None else None
     model.trained_on = kept_hashes({*trained_on, *(before.tolist() if before is not None else ())})
     optim = folder.begun(wanted).settings.optim if folder.resume else _advised(settings, model)
@@ -94,9 +94,9 @@ def finetune_run(
         checkpoint_minutes=settings.checkpoint_minutes,
         device=device,
         data=source.hash(),
+        dev=dev_data,
     )
     folder.make(wanted)
-    begun = time.monotonic()
     with telling(folder):
         state = restore(training)
         if state is None:
@@ -118,7 +118,7 @@ def finetune_run(
             if settings.frozen and settings.minutes is None and settings.epochs > 1:
                 _keep_vectors(training, encoded, dev)
             take_steps(training, total, examine=examine, extra=lambda: {"best": asdict(best), "steps": total})
-        return _finish(training, best, dev, wanted, time.monotonic() - begun)
+        return _finish(training, best, dev, wanted, training.progress.seconds)
 
 
 def _advised(settings: Finetune, model: Model) -> Optim:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ import torch
 
 from bothways import config
 from bothways.config.fields import keys_of
-from bothways.data.whole import remove
+from bothways.data.whole import remove, whole
 from bothways.errors import ConfigError
 from bothways.nn.network import Network
 from bothways.train.checkpoint import (
@@ -96,20 +96,28 @@ class RunFolder:
         self.ranks.wait()  # until all have checked that it is empty
         if self.ranks.first:
             self.path.mkdir(parents=True, exist_ok=True)
-            (self.path / "config.toml").write_text(text, encoding="utf-8")
+            with whole(self.path / "config.toml") as part:
+                part.write_text(text, encoding="utf-8")
         self.ranks.wait()
 
     @contextlib.contextmanager
-    def removed_on_error(self, unless: Path | None = None) -> Iterator[None]:
+    def removed_on_error(self, unless: Path | None = None, costly: Sequence[Path] = ()) -> Iterator[None]:
         """A new run whose preparation fails leaves no folder behind; one that is stopped can be resumed.
 
-        It is kept when the path `unless` has come to be: then the preparation was over.
+        It is kept when the path `unless` has come to be: then the preparation was over. It is kept too when one of
+        the `costly` paths has, which may be the work of hours; then the user is told how to go on with it.
         """
         there = self.path.exists()
         try:
             yield
         except Exception:
             begun = self.resume or (unless is not None and unless.exists())
+            if not begun and any(path.exists() for path in costly):
+                begun = True
+                self.log.tell(
+                    f"what was made of the text is kept in {self.path}: "
+                    f"mend this, and give the same command with --resume"
+                )
             if self.ranks.first and not begun and self.path.is_dir():
                 for entry in list(self.path.iterdir()) if there else [self.path]:
                     remove(entry)
@@ -197,8 +205,8 @@ def _begun(cls: type, file: Path) -> dict[str, Any]:
 
     What its file leaves out, and may be None, was None when it began, whatever the default is now.
     """
+    begun = _keys(config.from_toml(cls, file))  # first: it tells of a damaged file
     written = dict(_flat(tomllib.loads(file.read_text(encoding="utf-8-sig")), ""))
-    begun = _keys(config.from_toml(cls, file))
     unsaid = (key for key, field in keys_of(cls) if key in begun and key not in written and field.may_be_none)
     return begun | dict.fromkeys(unsaid, "none")
 

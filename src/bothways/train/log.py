@@ -19,8 +19,7 @@ class RunLog:
         self._file: TextIO | None = None
         self._live: Any = None
         self._told_at = 0.0
-        self._begun = time.monotonic()
-        self._tokens = 0
+        self.begin_steps()
 
     # ------------------------------------------------------------------------------------------------ record
 
@@ -62,6 +61,10 @@ class RunLog:
             self._live.console.print(line, markup=False, highlight=False)
         else:
             print(line, file=self.out, flush=True)
+
+    def begin_steps(self) -> None:
+        """Steps are taken from now on: the rate that is told is of their tokens and their time alone."""
+        self._begun, self._tokens = time.monotonic(), 0
 
     def step(self, *, step: int, steps: int, loss: float, tokens: int) -> None:
         """Progress after a step: a live bar on a terminal, elsewhere a line every half minute."""

@@ -32,6 +32,7 @@ class Progress:
     consumed: int = 0  # items of that epoch
     tokens: int = 0
     examples: int = 0
+    seconds: float = 0.0  # that the steps took, with the looks at held-out data and the checkpoints between them
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,11 +15,13 @@ import torch
 from bothways.data.cooccurrence import cooccurrence_vectors
 from bothways.data.documents import text_files
 from bothways.data.loader import StepSize, count_steps
-from bothways.data.pretraining import PretrainingSource
+from bothways.data.pretraining import Coverage, PretrainingSource
 from bothways.data.shard_files import file_hash
 from bothways.data.shards import Shards, build_shards
 from bothways.data.vocabulary import learn_tokenizer
+from bothways.data.whole import remove
 from bothways.errors import ConfigError, DataError
+from bothways.infer.devices import pick_precision
 from bothways.models.hub import locate
 from bothways.models.model import Model, fresh, save, seed_everything, start_from
 from bothways.models.reading import read_config
@@ -38,13 +39,15 @@ from bothways.train.training import Look, Training, restore, steps_in, take_step
 from bothways.train.training import save as save_checkpoint
 
 DEFAULT_MINUTES = 10.0
+MANIFEST = "manifest.json"  # the last file of finished shards
 
 
 def pretrain_run(wanted: Any, *, ranks: Ranks, device: torch.device) -> Run:
     """Pre-train as `wanted` (a `PretrainRun`) says; a finished run that is resumed stays as it is.
 
     Raises:
-        BothwaysError: a mistake in the text, settings or model; nothing has been trained or left behind then.
+        BothwaysError: a mistake in the text, settings or model; nothing has been trained then. Nothing is left
+            behind but a vocabulary that was learnt and text that was tokenised, for --resume to go on with.
         Stopped: Ctrl-C or SIGTERM; what was reached can be resumed.
     """
     settings: Pretrain = wanted.settings
@@ -54,9 +57,8 @@ def pretrain_run(wanted: Any, *, ranks: Ranks, device: torch.device) -> Run:
         return run
     _check_sources(wanted, folder)
     with telling(folder):
-        with folder.removed_on_error():
+        with folder.removed_on_error(costly=[folder.path / "vocab" / "vocab.txt", folder.path / "shards" / MANIFEST]):
             training, held_out = _prepare(wanted, folder, device)
-        begun = time.monotonic()
         state = restore(training)
         total = state["steps"] if state else _total_steps(training, settings)
         if state is None:
@@ -73,7 +75,7 @@ def pretrain_run(wanted: Any, *, ranks: Ranks, device: torch.device) -> Run:
             return Look(scores)
 
         take_steps(training, total, examine=examine, extra=lambda: {"steps": total})
-        return _finish(training, held_out, wanted, time.monotonic() - begun)
+        return _finish(training, held_out, wanted)
 
 
 def _check_sources(wanted: Any, folder: RunFolder) -> None:
@@ -89,15 +91,26 @@ def _check_sources(wanted: Any, folder: RunFolder) -> None:
 
 
 def _prepare(wanted: Any, folder: RunFolder, device: torch.device) -> tuple[Training, HeldOut | None]:
-    """All that stands before the first step: vocabulary, shards, model, optimizer."""
+    """All that stands before the first step: vocabulary, model, shards, optimizer.
+
+    The text to learn from is tokenised last, for that takes longest: what else may be wrong is told before.
+    """
     settings: Pretrain = wanted.settings
     _check_model(settings)
     folder.make(wanted)
     tokenizer = _tokenizer(wanted, folder)
-    shards = _shards(wanted.text, tokenizer, folder, "shards", wanted)
     task = PretrainTask(settings.corpus.second)
     seed_everything(wanted.common.seed)
     model = _model(settings, tokenizer, task)
+    held_out, dev = _held_out(wanted, folder, model, task, device) if wanted.dev else (None, "")
+    shards = _shards(wanted.text, tokenizer, folder, "shards", wanted)
+    source = _source(shards, model, settings, wanted.common.seed)
+    if next(source.items(0), None) is None:
+        with folder.removed_on_error():  # nothing that was made of such a text is of use
+            raise DataError(
+                f"{shards.counts.tokens:,} tokens of text make no sequence to learn from; more text is needed",
+                path=wanted.text[0],
+            )
     if settings.embeddings == "cooccurrence" and is_size(settings.model) and not folder.has_checkpoint:
         folder.log.tell("counting which pieces stand near which, for the word vectors to begin from")
         _begin_from_counts(model, shards, wanted.common.seed)
@@ -105,27 +118,35 @@ def _prepare(wanted: Any, folder: RunFolder, device: torch.device) -> tuple[Trai
         folder=folder,
         model=model,
         task=task,
-        source=_source(shards, model, settings, wanted.common.seed),
+        source=source,
         size=StepSize(tokens=settings.step_tokens, micro_tokens=settings.batching.micro_tokens),
         optim=settings.optim,
         precision=settings.precision,
         checkpoint_minutes=settings.checkpoint_minutes,
         device=device,
-        data=file_hash(shards.folder / "manifest.json"),
+        data=file_hash(shards.folder / MANIFEST),
+        dev=dev,
     )
-    if next(training.source.items(0), None) is None:
-        raise DataError(
-            f"{shards.counts.tokens:,} tokens of text make no sequence to learn from; more text is needed",
-            path=wanted.text[0],
-        )
-    held_out = None
-    if wanted.dev:
-        shards = _shards(wanted.dev, tokenizer, folder, "shards-dev", wanted)
-        if folder.ranks.first:
-            source = _source(shards, model, settings, seed=0)
-            sequences = max(1, settings.evaluate_tokens // settings.corpus.max_length)
-            held_out = HeldOut(source, sequences, model, task, precision=training.computing, device=device)
     return training, held_out
+
+
+def _held_out(
+    wanted: Any, folder: RunFolder, model: Model, task: PretrainTask, device: torch.device
+) -> tuple[HeldOut | None, str]:
+    """What the model is examined by, on the first rank, and the hash of its text."""
+    settings: Pretrain = wanted.settings
+    shards = _shards(wanted.dev, model.tokenizer, folder, "shards-dev", wanted)
+    data = file_hash(shards.folder / MANIFEST)
+    if not folder.ranks.first:
+        return None, data
+    source = _source(shards, model, settings, seed=0)
+    sequences = max(1, settings.evaluate_tokens // settings.corpus.max_length)
+    precision = pick_precision(settings.precision, device)
+    try:
+        return HeldOut(source, sequences, model, task, precision=precision, device=device), data
+    except DataError:
+        remove(folder.path / "shards-dev")  # a resumed run, with more text, would find them to be of another
+        raise
 
 
 def _check_model(settings: Pretrain) -> None:
@@ -133,6 +154,7 @@ def _check_model(settings: Pretrain) -> None:
     if settings.vocab is not None:
         Tokenizer.from_folder(settings.vocab)
     if is_size(settings.model):
+        sized(settings.model, 1)  # a width that can't be
         return
     if not Path(settings.model).exists() and difflib.get_close_matches(settings.model, SIZES, cutoff=0.75):
         sized(settings.model, 1)  # a size misspelt: says which one is meant
@@ -238,30 +260,48 @@ def _total_steps(training: Training, settings: Pretrain) -> int:
 
 
 def _tell_beginning(training: Training, total: int) -> None:
-    """What the run starts from, in the log and for the user."""
+    """What the run starts from and what of the text it reads, in the log and for the user, by the first rank."""
+    if not training.ranks.first:
+        return
     model, log = training.model, training.folder.log
     assert isinstance(training.source, PretrainingSource)
     tokens = training.source.shards.counts.tokens
+    coverage = training.source.coverage(0)
     log.write(
         {
             "steps": total,
             "corpus_tokens": tokens,
+            "coverage": asdict(coverage),
             "parameters": model.parameters,
             "model": model.told,
             "hardware": hardware(),
         }
     )
-    for line in [*model.told, f"{tokens:,} tokens of text, {model.parameters:,} parameters, {total:,} steps"]:
+    beginning = f"{tokens:,} tokens of text, {model.parameters:,} parameters, {total:,} steps"
+    for line in [*model.told, beginning, _told_of(coverage)]:
         log.tell(line)
 
 
-def _finish(training: Training, held_out: HeldOut | None, wanted: Any, seconds: float) -> Run:
+def _told_of(coverage: Coverage) -> str:
+    """How many tokens are read, and what becomes of the others, in words; what did not happen is left out."""
+    line = f"in the first epoch {coverage.used_tokens:,} of them are read, in {coverage.sequences:,} sequences"
+    if coverage.unpaired_tokens:
+        line += f"; {coverage.unpaired_tokens:,} left out, in stretches of one word, which make no pair"
+    if coverage.truncated_tokens:
+        line += f"; {coverage.truncated_tokens:,} cut off where an exchanged second sentence was too long"
+    if coverage.cut_sentences:
+        line += f"; {coverage.cut_sentences:,} sentences are longer than a sequence and read in parts"
+    return line
+
+
+def _finish(training: Training, held_out: HeldOut | None, wanted: Any) -> Run:
     """The last step's weights, scored and saved."""
     folder, progress = training.folder, training.progress
     scores: dict[str, Any] = {} if held_out is None else dict(held_out.scores())
-    scores |= {"steps": progress.step, "tokens": progress.tokens, "seconds": round(seconds, 1)}
+    taken = {"steps": progress.step, "tokens": progress.tokens, "seconds": round(progress.seconds, 1)}
     if folder.ranks.first and not (folder.model / "config.json").is_file():
-        sections = {"Scores on held-out text": scores, "Settings": asdict(wanted), "Seed": wanted.common.seed}
+        sections = {} if held_out is None else {"Scores on held-out text": scores}
+        sections |= {"Training": taken, "Settings": asdict(wanted), "Seed": wanted.common.seed}
         sections |= {"Hardware": hardware(), "Data": {"manifest": training.data, "tokens": progress.tokens}}
         save(training.model, folder.model, card=card("A BERT pre-trained from raw text", sections))
-    return folder.finish(scores, "masked_accuracy")
+    return folder.finish(scores | taken, "masked_accuracy")

@@ -24,7 +24,12 @@ def finetune_seeds(wanted: Any, once: Callable[[Any], Run], criterion: str, rank
     each = [_with_seed(wanted, seed) for seed in range(first, first + wanted.seeds)]
     with folder.removed_on_error(unless=each[0].out):
         folder.make(wanted)
-        runs = [once(one) for one in each]
+        runs = [once(each[0])]
+    # What the model advised the first one stands in its config.toml: so do all, whatever it advises later.
+    optim = RunFolder(each[0].out, ranks, resume=True, quiet=True).begun(each[0]).settings.optim
+    wanted, *each = (replace(one, settings=replace(one.settings, optim=optim)) for one in (wanted, *each))
+    folder.make(wanted)
+    runs += [once(one) for one in each[1:]]
     if ranks.first and not folder.model.exists():
         best = max(runs, key=lambda run: run.scores.get(criterion, 0.0))
         _copy(best.model, folder.model)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from bothways.data.masking import check_masking
+from bothways.data.pretraining import check_sequences
 from bothways.errors import ConfigError
 from bothways.infer.devices import Precision
+from bothways.nn.encoder import MAX_SIZE
 from bothways.nn.layers import MOST_HIDDEN, Features
 from bothways.train.optimizer import Optim
+
+MOST = 1_000_000_000  # minutes or epochs: as many as nobody waits for, and as steps can still be counted of
+DROPOUT_STEPS = 1 << 16  # a probability to drop is rounded to a multiple of 1 / so many
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ class Finetune:
     minutes: float | None = None
     """minutes of training on this machine instead: a few steps are timed, then their number is fixed"""
     batch: int = 32
-    """records a step"""
+    """examples a step; a record is one of them, a long one several where it is read in windows"""
     patience: int | None = None
     """stop when the dev score has not risen for so many epochs; none: never"""
     frozen: bool = False
@@ -67,8 +74,8 @@ class Finetune:
         for name in ("epochs", "batch"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.minutes is not None and not self.minutes > 0:
-            raise ConfigError(f"minutes is {self.minutes}; it must be above 0")
+        if self.minutes is not None:
+            _check_length("minutes", self.minutes)
         for name in ("frozen_layers", "frozen_hidden"):
             if (value := getattr(self, name)) is not None and not self.frozen:
                 raise ConfigError(
@@ -78,6 +85,7 @@ class Finetune:
             raise ConfigError(f"frozen_hidden is {self.frozen_hidden}; it must be from 1 to {MOST_HIDDEN}, or none")
         if self.patience is not None and self.patience < 1:
             raise ConfigError(f"patience is {self.patience}; it must be at least 1, or none")
+        _check_optim(self.optim)
         _check_minutes(self.checkpoint_minutes)
 
     @property
@@ -108,6 +116,17 @@ class Corpus:
     """so many pieces of its text, drawn at random, are asked of [CLS] too, which no mask teaches anything"""
     workers: int | None = None
     """processes that tokenise; none: one a core"""
+
+    def __post_init__(self) -> None:
+        try:
+            check_sequences(self.max_length, self.second, self.short_rate)
+            check_masking(self.mask_rate, self.whole_words, self.cls_words)
+        except ConfigError as error:
+            raise ConfigError(f"corpus.{error}") from None
+        if self.max_length > MAX_SIZE:
+            raise ConfigError(f"corpus.max_length is {self.max_length}; it must be at most {MAX_SIZE:,}")
+        if self.workers is not None and self.workers < 1:
+            raise ConfigError(f"corpus.workers is {self.workers}; it must be at least 1, or none for one a core")
 
 
 @dataclass(frozen=True)
@@ -155,8 +174,7 @@ class Pretrain:
             found = " and ".join(f"--{name}" for name in given)
             raise ConfigError(f"how long to train is said by one of --steps, --epochs, --minutes; found {found}")
         for name in given:
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be above 0")
+            _check_length(name, getattr(self, name))
         for name in ("step_tokens", "evaluate_tokens", "vocab_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -167,9 +185,33 @@ class Pretrain:
                 "optim.method auto and optim.lr none follow the advice of a model that is fine-tuned; "
                 "pre-training wants both said (by default muon and 0.001)"
             )
+        _check_optim(self.optim)
         _check_minutes(self.checkpoint_minutes)
 
 
 def _check_minutes(minutes: float) -> None:
     if not minutes >= 0:
         raise ConfigError(f"checkpoint_minutes is {minutes}; it must be at least 0")
+
+
+def _check_length(name: str, value: float) -> None:
+    """How long to train, in steps, epochs or minutes."""
+    if not 0 < value <= MOST:
+        raise ConfigError(f"{name} is {value}; it must be above 0 and at most {MOST:,}")
+
+
+def _check_optim(optim: Optim) -> None:
+    """What its own checks let pass, and a run would end by in the middle, or in a model that is worth nothing."""
+    for name in ("lr", "weight_decay", "eps", "clip"):
+        if (value := getattr(optim, name)) is not None and not math.isfinite(value):
+            raise ConfigError(f"optim.{name} is {value}; it must be a finite number; leave it out for the default")
+    for name in ("dropout", "attention_dropout"):
+        if (value := getattr(optim, name)) is not None and round(value * DROPOUT_STEPS) >= DROPOUT_STEPS:
+            raise ConfigError(
+                f"optim.{name} is {value}, which is rounded to 1: all would be dropped; it must be below 0.99999"
+            )
+    if optim.schedule == "stable" and optim.warmup + optim.decay > 1 + 1e-9:  # sums in binary are not exact
+        raise ConfigError(
+            f"optim.warmup is {optim.warmup} and optim.decay is {optim.decay}, more than all of the steps together; "
+            f"a stable schedule wants them to be at most 1 in sum; lower one of them"
+        )

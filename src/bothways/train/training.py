@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import torch
 
 from bothways.data.loader import Step, StepSize, prefetched, steps
+from bothways.data.record import Record
 from bothways.data.source import Source
-from bothways.errors import ConfigError, Stopped
+from bothways.errors import ConfigError, Stopped, TrainingError
 from bothways.infer.devices import Precision, pick_precision
 from bothways.models.model import Model
 from bothways.nn.dropout import set_dropout
@@ -32,6 +34,7 @@ class Training:
     """One run under way: what is trained, on what, by which settings, and where it writes.
 
     data: a hash of what is learnt from, so that a resumed run can tell whether it is still the same
+    dev:  the same of what it is examined on; empty where there is none
     """
 
     folder: RunFolder
@@ -44,6 +47,7 @@ class Training:
     checkpoint_minutes: float
     device: torch.device
     data: str = ""
+    dev: str = ""
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
@@ -71,6 +75,14 @@ class Look:
     keep: bool = False  # save a checkpoint
 
 
+def records_hash(records: Iterable[Record]) -> str:
+    """SHA-256 of all fields of the records in their order, in hexadecimal: of what is read and of what is right."""
+    hashed = hashlib.sha256()
+    for record in records:
+        hashed.update(repr(record.fields).encode("utf-8", "backslashreplace") + b"\n")
+    return hashed.hexdigest()
+
+
 def restore(training: Training) -> dict[str, Any] | None:
     """Go on where the folder's newest checkpoint stands: its state, or None at the start of a run.
 
@@ -82,11 +94,12 @@ def restore(training: Training) -> dict[str, Any] | None:
     state = folder.restore(training.model.network, training.optimizer, training.progress)
     if state is None:
         return None
-    if state["data"] != training.data:
-        raise ConfigError(
-            f"--resume: the training data have changed since the run in {folder.path} was begun; "
-            f"bring them back as they were, or start again with another --out"
-        )
+    for name, told, now in (("data", "training", training.data), ("dev", "dev", training.dev)):
+        if (state.get(name) or now) != now:  # a checkpoint of an older version says nothing of dev
+            raise ConfigError(
+                f"--resume: the {told} data have changed since the run in {folder.path} was begun; "
+                f"bring them back as they were, or start again with another --out"
+            )
     if state["precision"] != training.computing:
         folder.log.tell(f"begun in {state['precision']}, this run goes on in {training.computing}: losses will differ")
     return state
@@ -102,21 +115,26 @@ def take_steps(
 
     Raises:
         Stopped: Ctrl-C or SIGTERM; a checkpoint has been saved.
-        TrainingError: a gradient that is not finite.
+        TrainingError: a gradient, or a weight after the last step, that is not finite.
     """
     progress, folder = training.progress, training.folder
-    saved_at = time.monotonic()
+    saved_at = counted_until = time.monotonic()
 
     def after_step(report: Report) -> bool:
-        nonlocal saved_at
+        nonlocal saved_at, counted_until
+        if progress.step == total:
+            _check_weights(training)
         entry = _entry(progress, report)
         look = examine(report)
         if look.scores is not None:
             entry["dev"] = look.scores
         folder.log.write(entry)
         folder.log.step(step=progress.step, steps=total, loss=entry["loss"], tokens=report.tokens)
+        now = time.monotonic()
+        progress.seconds += now - counted_until
+        counted_until = now
         over = look.over or progress.step == total
-        due = time.monotonic() - saved_at >= 60 * training.checkpoint_minutes
+        due = now - saved_at >= 60 * training.checkpoint_minutes
         if due or over or look.keep or report.asked_to_stop:
             save(training, extra())
             saved_at = time.monotonic()
@@ -125,13 +143,28 @@ def take_steps(
             raise Stopped(f"stopped after step {progress.step} of {total}; go on with --resume")
         return over
 
+    folder.log.begin_steps()
     with stopped_after_a_step(training.ranks.count) as asked_to_stop:
         _train(training, total, progress, after_step, asked_to_stop)
 
 
+def _check_weights(training: Training) -> None:
+    """Look at all weights once, after the last step: what it spoilt, no gradient of another step would show.
+
+    Raises:
+        TrainingError: one is not finite.
+    """
+    for name, weight in training.model.network.named_parameters():
+        if not weight.isfinite().all():
+            raise TrainingError(
+                f"step {training.progress.step}: {name} is no longer finite, and no model has been saved; "
+                f"try a lower --optim.lr (it is {training.optim.peak:g}) or --precision float32"
+            )
+
+
 def save(training: Training, extra: dict[str, Any]) -> None:
     """A checkpoint of where the run stands, on the first rank."""
-    state = {"data": training.data, "precision": training.computing, **extra}
+    state = {"data": training.data, "dev": training.dev, "precision": training.computing, **extra}
     training.folder.checkpoint(training.model.network, training.optimizer, training.progress, state)
 
 
