@@ -17,6 +17,12 @@ Percentages, means ± sample deviation over the seeds of training, or of KMeans 
 is the mean of its tokens', longer texts are pooled over windows. What stands after a model's name are the lessons that
 it was then given: {lessons}. A rate is chosen on each lesson's dev by seed 0.
 """
+STARTS = {  # what they knew before any lesson
+    "all-MiniLM-L6-v2": "has learnt from a billion pairs, Quora's, SNLI's and Stack Exchange's among them: seen",
+    "builtin": "has learnt all-MiniLM-L6-v2's vectors of words, passages of Wikipedia and CMRC2018's train questions",
+    "encoder": "is the encoder before its heads, which has read masked text and looked for answers, but learnt no vector "
+    "of a sentence (runs/checkpoints/encoder as of commit c76744e)",
+}
 TITLES = {
     "similarity": "Similarity: Spearman's correlation of cosines with people's grades (test)",
     "translation": "Translations found: accuracy",
@@ -33,7 +39,8 @@ def section(rows: Sequence[Row]) -> str:
         return ""
     named = {lesson[0] for row in rows for lesson in row.get("course", ())}
     told = "; ".join(f"*{one.name}*: {one.told}" for one in LESSONS.values() if one.name in named)
-    parts = [HEAD.format(lessons=told or "none yet")]
+    begun = [f"- **{name}** {note}." for name, note in STARTS.items() if any(one.startswith(name) for one in found)]
+    parts = [HEAD.format(lessons=told or "none yet"), "\n".join(begun) + "\n" if begun else ""]
     if any(row["quick"] for row in rows):
         parts.append("Of a few records only (--quick): no result.\n")
     for kind, title in TITLES.items():
