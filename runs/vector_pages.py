@@ -20,8 +20,8 @@ it was then given: {lessons}. A rate is chosen on each lesson's dev by seed 0.
 STARTS = {  # what they knew before any lesson
     "all-MiniLM-L6-v2": "has learnt from a billion pairs, Quora's, SNLI's and Stack Exchange's among them: seen",
     "builtin": "has learnt all-MiniLM-L6-v2's vectors of words, passages of Wikipedia and CMRC2018's train questions",
-    "encoder": "is the encoder before its heads, which has read masked text and looked for answers, but learnt no vector "
-    "of a sentence (runs/checkpoints/encoder as of commit c76744e)",
+    "encoder": "is the encoder before its heads: it has read masked text and looked for answers, but learnt no vectors "
+    "of sentences (runs/checkpoints/encoder as of commit c76744e)",
 }
 TITLES = {
     "similarity": "Similarity: Spearman's correlation of cosines with people's grades (test)",

@@ -75,11 +75,11 @@ class Blocked:
         self.ran: list[Any] = []
         self.entered, self.go = threading.Event(), threading.Event()
 
-    def __call__(self, examples: Any) -> Any:
+    def __call__(self, examples: Any, *, stop: Any = None) -> Any:
         self.entered.set()
         assert self.go.wait(30)
         self.ran += examples
-        return self.inner(examples)
+        return self.inner(examples, stop=stop)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import random
 import socket
 import string
 import threading
+import time
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,9 +22,13 @@ import pytest
 from tests.serve import toys
 from tests.serve.conftest import Blocked, Running, Start, until
 
+from bothways.infer import engine
+from bothways.infer.predictor import Predictor
+from bothways.infer.quantised import Kernels
 from bothways.serve.app import App
 from bothways.serve.gate import loopback_names
 from bothways.serve.limits import Limits
+from bothways.text.tokenizer import Tokenizer
 
 Block = Callable[[str], Blocked]
 TEXT = "Ada wrote it"
@@ -141,6 +146,23 @@ def test_rerank_puts_the_best_first(start: Start) -> None:
         assert [one["index"] for one in best] == [answer["results"][0]["index"]]
     none = server.post("/v1/rerank", {"query": "a", "documents": []})
     assert "documents: List should have at least 1 item" in told(none, 422)
+
+
+def test_rerank_tokenises_each_text_once(start: Start, monkeypatch: Any) -> None:
+    server, given = start("pairs"), list[str]()
+    encode = Tokenizer.encode
+
+    def counted(self: Tokenizer, texts: Any, **options: Any) -> Any:
+        given.extend(texts)
+        return encode(self, texts, **options)
+
+    monkeypatch.setattr(Tokenizer, "encode", counted)
+    documents = ["x", "a b c", "x", "A man"]
+    answer = server.post("/v1/rerank", {"query": "A man", "documents": documents}).json()
+    assert sorted(given) == ["A man", "a b c", "x"]
+    scores = {one["index"]: one["relevance_score"] for one in answer["results"]}
+    wanted = toys.predictor("pairs").predict([("A man", one) for one in documents])
+    assert [scores[number] for number in range(4)] == pytest.approx([one["scores"]["entailment"] for one in wanted])
 
 
 def test_models_tell_what_they_do(start: Start) -> None:
@@ -292,6 +314,24 @@ def test_limits_are_exact(start: Start) -> None:
     assert "at most 64 are taken" in told(predict(server, {"choices": ["a"] * 65}), 422)
 
 
+def test_the_characters_of_a_whole_request_are_limited(start: Start) -> None:
+    server = start("mood", "pairs", "words", limits=Limits(max_request_characters=100))
+    assert predict(server, ["a" * 50] * 2).status_code == 200
+    message = told(predict(server, ["a" * 50, "b" * 51]), 422)
+    wanted = "the texts have 101 characters; at most 100 are taken in one request: send fewer or shorter ones at once"
+    assert message == wanted
+    assert "at most 100" in told(server.post("/v1/tokenize", {"input": ["a" * 50, "b" * 51]}), 422)
+    assert "at most 100" in told(server.post("/v1/embeddings", {"input": ["a" * 50, "b" * 51]}), 422)
+    assert "at most 100" in told(server.post("/v1/attention", {"text": "a" * 50, "text_b": "b" * 51}), 422)
+    ranked = {"model": "pairs", "query": "a" * 40, "documents": ["b" * 10]}
+    assert server.post("/v1/rerank", {**ranked, "documents": ["b" * 10] * 2}).status_code == 200
+    message = told(server.post("/v1/rerank", {**ranked, "documents": ["b" * 10] * 3}), 422)
+    assert "the texts have 150 characters" in message, "the query is read beside each document"
+    options = {"dictionary": ["北京" * 25] * 2}
+    message = told(predict(server, "a" * 51, model="words", options=options), 422)
+    assert message.startswith("the texts have 51 characters, the options 100; at most 100 are taken in one request")
+
+
 def test_a_slow_body_is_given_up(start: Start) -> None:
     server = start("mood", limits=Limits(body_s=0.2))
     with socket.create_connection(("127.0.0.1", server.http.base_url.port or 0)) as connection:
@@ -299,6 +339,85 @@ def test_a_slow_body_is_given_up(start: Start) -> None:
         answer = b"".join(iter(lambda: connection.recv(4096), b""))  # it may come in pieces; then the server hangs up
     assert answer.startswith(b"HTTP/1.1 408")
     assert b"the body did not come within 0.2 s" in answer
+
+
+def connected(server: Running) -> socket.socket:
+    """A connection on which nothing has been sent yet."""
+    return socket.create_connection(("127.0.0.1", server.http.base_url.port or 0), timeout=20)
+
+
+def heard(connection: socket.socket) -> bytes:
+    """All that comes until the server hangs up."""
+    return b"".join(iter(lambda: connection.recv(4096), b""))
+
+
+def answered(connection: socket.socket, end: bytes) -> bool:
+    """Whether an answer with that end comes, be it in pieces."""
+    said = b""
+    while not said.endswith(end):
+        more = connection.recv(4096)
+        assert more, said
+        said += more
+    return said.startswith(b"HTTP/1.1 200")
+
+
+def test_a_connection_whose_head_does_not_come_is_closed(start: Start) -> None:
+    server = start("mood", limits=Limits(head_s=0.4))
+    live = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with connected(server) as silent, connected(server) as half, connected(server) as again:
+        half.sendall(live[:-2])
+        again.sendall(live)
+        assert answered(again, b'{"status":"ok"}')
+        again.sendall(live[:-2])
+        begun = time.monotonic()
+        for connection in (silent, half, again):
+            assert heard(connection) == b""
+        assert time.monotonic() - begun < 5
+
+    def drip(connection: socket.socket) -> None:
+        for _ in range(40):  # each byte comes in time, but not the whole of it
+            connection.sendall(b"G")
+            time.sleep(0.05)
+
+    with connected(server) as slow, pytest.raises(ConnectionError):
+        drip(slow)
+    until(lambda: not server.server.server_state.connections)
+
+
+def test_a_request_whose_head_has_come_has_all_its_time(start: Start, blocked: Block) -> None:
+    server, model = start("mood", limits=Limits(head_s=0.2)), blocked("mood")
+    body = json.dumps({"inputs": TEXT}).encode()
+    head = f"POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    with connected(server) as connection:
+        for _ in range(2):  # on one connection, one after the other
+            model.entered.clear()
+            model.go.clear()
+            connection.sendall(head.encode() + b"\r\n\r\n" + body[:5])
+            time.sleep(0.4)
+            connection.sendall(body[5:])
+            assert model.entered.wait(20)
+            time.sleep(0.4)
+            model.go.set()
+            assert answered(connection, b"}]}")
+            time.sleep(0.4)  # between two requests it may be kept open longer
+
+
+def test_so_many_connections_and_no_more(start: Start) -> None:
+    server = start("mood", limits=Limits(max_connections=3))
+    state = server.server.server_state
+    with connected(server) as one, connected(server), connected(server):
+        until(lambda: len(state.connections) == 3)
+        with connected(server) as further:
+            answer = heard(further)
+        one.close()
+        until(lambda: len(state.connections) == 2)
+        assert predict(server, TEXT).status_code == 200
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+    assert b"retry-after: 1" in head.lower()
+    assert f"content-length: {len(body)}".encode() in head.lower()
+    message = json.loads(body)["error"]["message"]
+    assert message == "3 connections are open, as many as are kept; try again in 1 s"
 
 
 def test_many_tiny_chunks(start: Start) -> None:
@@ -397,6 +516,32 @@ def test_the_event_loop_is_free_while_texts_are_tokenised(start: Start, monkeypa
         assert server.http.get("/health/ready").status_code == 200
         go.set()
         assert first.result(20).status_code == 200
+
+
+def test_tokenising_waits_its_turn_and_keeps_its_deadline(start: Start, monkeypatch: Any) -> None:
+    """It is work as any other: refused where too much is ahead, and given up when its time is over."""
+    server = start("mood", limits=Limits(max_queue_tokens=60, deadline_s=0.3))
+    batcher, tokenizer = server.app.models.all[0].batcher, toys.predictor("mood").model.tokenizer
+    body: dict[str, Any] = {"input": ["a b c"] * 50}
+    with batcher.admit(55):
+        refused = server.post("/v1/tokenize", body)
+        assert "tokens are waiting already" in told(refused, 429)
+        assert "tokens are waiting already" in told(server.post("/v1/attention", {"text": "a " * 40}), 429)
+    read, ahead = list[str](), list[int]()
+    encode = tokenizer.encode
+
+    def slow(texts: Any, **options: Any) -> Any:
+        read.extend(texts)
+        ahead.append(batcher.waiting_tokens)
+        time.sleep(0.05)
+        return encode(texts, **options)
+
+    monkeypatch.setattr(tokenizer, "encode", slow)
+    assert "the deadline passed" in told(server.post("/v1/tokenize", body), 504)
+    time.sleep(0.2)
+    assert len(read) < 15, "what nobody waits for is not read to the end"
+    assert ahead[0] == 200, "counted among what waits"
+    assert batcher.waiting_tokens == 0
 
 
 # ------------------------------------------------------------------------------------------------- key and log
@@ -504,6 +649,15 @@ def test_logs_hold_no_texts_keys_or_control_characters(start: Start, caplog: Any
         assert line.isprintable()
 
 
+def test_a_users_mistake_is_no_error_of_ours(start: Start, caplog: Any) -> None:
+    caplog.set_level(logging.INFO, "bothways.serve")
+    server = start("mood", "translations")
+    assert "the text is empty" in told(server.post("/v1/attention", {"text": " "}), 422)
+    for options in ({"beams": 4}, {"beams": ["a"]}):
+        told(server.post("/v1/generate", {"input": "a", "options": options}), 422)
+    assert [record.getMessage() for record in caplog.records if record.levelno > logging.INFO] == []
+
+
 def test_a_stopping_server_is_not_ready_and_closes_connections(start: Start) -> None:
     server = start("mood")
     server.app.stop()
@@ -523,6 +677,34 @@ def test_a_model_that_hangs_does_not_keep_the_server(start: Start, blocked: Bloc
         assert "the server is stopping" in told(hanging.result(20), 503)
     assert not server.server.whole
     model.go.set()
+
+
+def test_int8_is_compiled_before_the_server_is_ready(start: Start, monkeypatch: Any) -> None:
+    """And not within the request that comes after the first hundred thousand tokens."""
+    fused, threads = Kernels(), list[str]()
+
+    def compiled() -> Kernels:
+        threads.append(threading.current_thread().name)
+        time.sleep(1.3 * (len(threads) == 1))  # longer than a request may take
+        return fused
+
+    inner = toys.predictor
+    fast = Predictor(inner("mood").model, device="cpu", precision="int8")
+    monkeypatch.setattr(toys, "predictor", lambda name: fast if name == "fast" else inner(name))
+    monkeypatch.setattr(engine, "fused_kernels", compiled)
+    server = start("fast", "mood", limits=Limits(deadline_s=1))
+    (served, plain) = server.app.models.all
+    assert set(threads) == {"bothways-batcher"}
+    for one in (served.answering, served.embedder, served.analyzer):
+        assert one is not None
+        assert one.engine._kernels is fused
+    assert plain.predictor.engine._kernels is not fused
+    ready = served.answering.engine._prepared
+    assert ready is not None, "its kernels have met its weights, for another kind of them would be compiled anew"
+    begun = len(threads)
+    assert predict(server, TEXT).status_code == 200
+    assert len(threads) == begun
+    assert served.answering.engine._prepared is ready
 
 
 def test_a_dead_batcher_is_not_ready(start: Start) -> None:

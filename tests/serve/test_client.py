@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import gc
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -123,6 +125,35 @@ def test_the_async_client_does_the_same(start: Start) -> None:
     assert_same(predictions, toys.predictor("mood").predict(TEXTS))
     assert vectors.shape == (80, 32)
     assert len(models) == len(ranked) == 2
+
+
+def test_without_with_both_clients_open_themselves_and_can_be_closed(start: Start) -> None:
+    url, wanted = start("mood").url, toys.predictor("mood").predict(TEXTS[:1])
+    client = bothways.Client(url)
+    for _ in range(2):  # closed, it opens itself anew
+        assert_same(client.predict(TEXTS[:1]), wanted)
+        client.close()
+
+    async def ask() -> None:
+        client = bothways.AsyncClient(url)
+        for _ in range(2):
+            assert_same(await client.predict(TEXTS[:1]), wanted)
+            assert len(await client.models()) == 1
+            await client.close()
+        await client.close()
+
+    asyncio.run(ask())
+
+
+def test_an_async_client_goes_on_in_another_event_loop(start: Start) -> None:
+    client, wanted = bothways.AsyncClient(start("mood").url), toys.predictor("mood").predict(TEXTS[:1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # the connections are left to loops that have ended
+        for _ in range(2):
+            assert_same(asyncio.run(client.predict(TEXTS[:1])), wanted)
+        asyncio.run(client.close())
+        del client
+        gc.collect()
 
 
 async def asked_async(url: str, ask: Callable[[bothways.AsyncClient], Any], **more: Any) -> Any:

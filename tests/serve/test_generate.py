@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
+import socket
 import threading
+import time
 import zlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+import httpx2
 import numpy as np
 import pytest
 from tests.serve import toys
@@ -17,9 +22,13 @@ from tests.serve.conftest import Start, until
 
 import bothways
 from bothways.data.record import Record
-from bothways.errors import ConfigError, DataError, ServerError
+from bothways.errors import ConfigError, DataError, ServerError, Stopped
 from bothways.infer.generation import Pieces
 from bothways.infer.predictor import Predictor
+from bothways.nn.network import Network
+from bothways.serve.limits import Limits
+from bothways.serve.problems import Problem
+from bothways.serve.routes.generate import Stream
 from bothways.tasks.base import Answer, Task
 from bothways.tasks.classify import ClassifySettings, ClassifyTask
 
@@ -44,8 +53,9 @@ class Writer(Predictor):
     gate: threading.Event
     written = 0
 
-    def generate(self, sources: Sequence[str], *, return_attention: bool) -> list[dict[str, Any]]:
+    def generate(self, sources: Sequence[str], *, return_attention: bool, long: str) -> list[dict[str, Any]]:
         assert return_attention
+        assert long == "first", "what is left out is told as dropped"
         weights = np.full((2, 4, 3, 2), 0.5, np.float32)
         return [{"source_tokens": ["a", "b"], "target_tokens": ["c", "d", "e"], "attention": weights}]
 
@@ -118,6 +128,36 @@ def test_mistakes_are_told_before_a_stream_begins(start: Start, writer: Writer) 
         assert message in response.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_the_words_that_a_request_forbids_are_limited(start: Start, stream: bool) -> None:
+    """Each is looked for at every step of every beam."""
+    server = start("translations")
+
+    def ask(path: str, forbidden: list[str]) -> httpx2.Response:
+        options = {"forbidden": forbidden, "max_length": 2}
+        return server.post(path, {"input": "a", "stream": stream, "options": options})
+
+    assert ask("/v1/generate", ["a"] * 1000).status_code == 200
+    many = ask("/v1/generate", ["a"] * 1001)
+    assert many.status_code == 422
+    wanted = "options.forbidden has 1,001 words; at most 1,000 are taken: forbid fewer"
+    assert many.json()["error"]["message"] == wanted
+    assert "has 20,001 characters; at most 20,000 are taken" in ask("/v1/generate", ["a" * 20_001]).text
+    body = {"inputs": "a", "options": {"forbidden": ["a"] * 1001}}
+    assert wanted in server.post("/v1/predict", body).text
+
+
+def test_the_first_piece_of_a_stream_counts_as_much_as_its_source(start: Start, writer: Writer) -> None:
+    server = start("writer")
+    batcher, writer.gate = server.app.models.all[0].batcher, threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(server.post, "/v1/generate", {"input": "ab" * 20})
+        until(lambda: batcher._computing)
+        assert batcher._computing == 40
+        writer.gate.set()
+        assert asked.result(20).status_code == 200
+
+
 def test_a_stream_that_breaks_says_so_and_no_more(start: Start, writer: Writer) -> None:
     last = events(start("writer").post("/v1/generate", {"input": "!ab"}).text)[-1]
     assert last == 'event: error\ndata: {"message": "something went wrong in the server; its log says where"}'
@@ -146,6 +186,65 @@ def test_nothing_is_written_for_a_client_that_has_gone(start: Start, writer: Wri
     before = writer.written
     assert server.post("/v1/predict", {"inputs": "ab"}).status_code == 200
     assert writer.written == before < 20_000
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """When each step of writing began; it takes a while."""
+    begun, inner = list[float](), Network.next_logits
+
+    def slow(self: Network, *given: Any) -> Any:
+        begun.append(time.monotonic())
+        time.sleep(0.05)
+        return inner(self, *given)
+
+    monkeypatch.setattr(Network, "next_logits", slow)
+    return begun
+
+
+LONG: dict[str, Any] = {"input": "a b c", "options": {"max_length": 90, "min_length": 90}}
+
+
+def test_writing_ends_at_the_deadline(start: Start, steps: list[float]) -> None:
+    server = start("translations", limits=Limits(deadline_s=0.5))
+    steps.clear()  # those of the warm-up
+    for body in ({**LONG, "stream": False}, {**LONG, "stream": False, "options": {**LONG["options"], "beams": 3}}):
+        response = server.post("/v1/generate", body)
+        assert response.status_code == 504
+        assert "the deadline passed" in response.text
+        until(lambda: not server.app.models.all[0].batcher._computing)
+        assert 0 < len(steps) < 30
+        steps.clear()
+    time.sleep(0.2)
+    assert steps == []
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_writing_ends_when_the_client_goes(start: Start, steps: list[float], stream: bool) -> None:
+    server = start("translations")
+    steps.clear()
+    body = json.dumps({**LONG, "stream": stream})
+    head = f"POST /v1/generate HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    with socket.create_connection(("127.0.0.1", server.http.base_url.port or 0)) as connection:
+        connection.sendall(f"{head}\r\n\r\n{body}".encode())
+        until(lambda: len(steps) > 2)
+    until(lambda: not server.app.models.all[0].batcher._computing)
+    time.sleep(0.2)
+    count = len(steps)
+    assert 0 < count < 60
+    time.sleep(0.3)
+    assert len(steps) == count
+
+
+def test_a_piece_of_a_stream_is_given_up_when_nobody_waits_for_it(start: Start) -> None:
+    served = start("translations").app.models.all[0]
+    stream = Stream(served, "a b c", {})
+    assert stream.next(lambda: False)
+    with pytest.raises(Stopped):
+        stream.next(lambda: True)
+    for wrong in ({"stop": True}, {"stop": None}, {"self": 1}):
+        with pytest.raises(Problem, match="options"):
+            Stream(served, "a", wrong)
 
 
 def test_clients_stream_too(start: Start, writer: Writer) -> None:

@@ -7,7 +7,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 
 from bothways.batch import Example, Piece, Read
+from bothways.errors import DataError, Stopped
+from bothways.serve.problems import Problem
 from bothways.serve.queue import Batcher, Late, QueueFull, TooLong
 from bothways.tasks.base import Answer
 
@@ -26,8 +28,20 @@ def example(tokens: int, tag: str = "") -> Example:
     return Example((Piece(np.zeros(tokens, int)),), {tag: Read(np.zeros(0, int), np.zeros(0, int))})
 
 
+def until_stopped(stop: Callable[[], bool]) -> None:
+    """What writing does, step by step, if it never ends by itself."""
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        if stop():
+            raise Stopped("writing was stopped")
+        time.sleep(0.001)
+    raise AssertionError("nobody stopped it")
+
+
 class Engine:
-    """Answers with the example itself; waits while `gate` is closed; an example tagged "bad" breaks it."""
+    """Answers with the example itself; waits while `gate` is closed; an example tagged "bad" breaks it, and one tagged
+    "long" is at work until it is told to stop.
+    """
 
     def __init__(self) -> None:
         self.batches: list[list[Example]] = []
@@ -35,10 +49,12 @@ class Engine:
         self.gate.set()
         self.entered = threading.Event()
 
-    def run(self, examples: list[Example]) -> list[Answer]:
+    def run(self, examples: list[Example], *, stop: Callable[[], bool]) -> list[Answer]:
         self.entered.set()
         assert self.gate.wait(20)
         self.batches.append(list(examples))
+        if any("long" in one.reads for one in examples):
+            until_stopped(stop)
         if any("bad" in one.reads for one in examples):
             raise ValueError("bad")
         return [Answer(one, {}) for one in examples]
@@ -84,20 +100,33 @@ def test_what_waits_together_is_computed_together_up_to_the_budget(batcher: Batc
     assert batcher.waiting_tokens == batcher.waiting_jobs == 0
 
 
-def test_each_beam_of_what_is_written_counts(batcher: Batcher, engine: Engine) -> None:
-    written = replace(example(30), decoding=SimpleNamespace(settings=SimpleNamespace(beams=3)))
-    first = busy(batcher, engine)
-    with batcher.admit(90) as admission:
-        job = admission.submit(engine, [written, written], deadline=FAR)
-    engine.gate.set()
-    assert first.result(20)
-    assert len(job.result(20)) == 2
-    assert engine.sizes() == [[7], [30], [30]]
-    with (
-        batcher.admit(90) as admission,
-        pytest.raises(TooLong, match=r"1,080 tokens, counted for each beam; at most 1,000"),
+def written(tokens: int, *, beams: int, max_length: int) -> Any:
+    settings = SimpleNamespace(beams=beams, max_length=max_length)
+    return replace(example(tokens), decoding=SimpleNamespace(settings=settings))
+
+
+def test_what_is_written_counts_by_its_source_and_its_greatest_length_for_each_beam(engine: Engine) -> None:
+    batcher = Batcher(batch_tokens=100, max_queue_tokens=1000, wait_s=0.0, positions=12)
+    for one, tokens in (
+        (written(10, beams=1, max_length=5), 15),
+        (written(10, beams=3, max_length=5), 45),
+        (written(10, beams=3, max_length=10**6), 66),  # no more is written than there are positions
     ):
-        admission.submit(engine, [written] * 12, deadline=FAR)
+        busy(batcher, engine)
+        with batcher.admit(10) as admission:
+            job = admission.submit(engine, [one, one], deadline=FAR)
+        assert batcher.waiting_tokens == 2 * tokens
+        engine.gate.set()
+        assert len(job.result(20)) == 2
+        assert batcher.waiting_tokens == 0
+    assert engine.sizes() == [[7], [10, 10], [7], [10, 10], [7], [10], [10]]
+    message = (
+        r"the request has 1,056 tokens, those of the source and max_length counted for each beam; at most 1,000 are "
+        r"taken at once: send fewer or shorter texts, or ask for fewer beams or a smaller max_length"
+    )
+    with batcher.admit(90) as admission, pytest.raises(TooLong, match=message):
+        admission.submit(engine, [written(10, beams=3, max_length=50)] * 16, deadline=FAR)
+    assert batcher.close(20)
 
 
 def test_a_large_job_is_computed_in_parts_and_answered_once_in_order(batcher: Batcher, engine: Engine) -> None:
@@ -150,6 +179,54 @@ def test_work_past_its_deadline_never_runs(batcher: Batcher, engine: Engine) -> 
     assert batcher.waiting_tokens == 0
 
 
+def test_a_batch_ends_when_all_of_its_jobs_are_late(batcher: Batcher, engine: Engine) -> None:
+    first = busy(batcher, engine)
+    soon = time.monotonic() + 0.3
+    late = submit(batcher, engine, 60, 50, tag="long", deadline=soon)  # in two batches: the second never begins
+    other = submit(batcher, engine, 30, tag="long", deadline=soon)
+    engine.gate.set()
+    for future in (late, other):
+        with pytest.raises(Late):
+            future.result(20)
+    assert time.monotonic() >= soon
+    assert submit(batcher, engine, 5).result(20)
+    assert first.result(20)
+    assert [7] in engine.sizes()
+    assert [60] in engine.sizes()
+    assert not any(50 in sizes for sizes in engine.sizes())
+    assert batcher.waiting_tokens == batcher._computing == 0
+
+
+def test_a_batch_ends_when_all_of_its_jobs_have_gone(batcher: Batcher, engine: Engine) -> None:
+    busy(batcher, engine)
+    gone = [submit(batcher, engine, 20, tag="long") for _ in range(3)]
+    engine.entered.clear()
+    engine.gate.set()
+    assert engine.entered.wait(20)
+    for future in gone[:2]:
+        assert future.cancel()
+    after = submit(batcher, engine, 5)
+    time.sleep(0.1)
+    assert not after.done(), "one of them is still wanted"
+    assert gone[2].cancel()
+    assert after.result(20)
+    assert engine.sizes() == [[7], [20, 20, 20], [5]]
+
+
+def test_a_call_is_told_when_nobody_waits_for_it(batcher: Batcher) -> None:
+    def call(deadline: float) -> Any:
+        with batcher.admit(1) as admission:
+            return admission.call(until_stopped, deadline=deadline)
+
+    with pytest.raises(Late):
+        call(time.monotonic() + 0.1).result(20)
+    gone = call(FAR)
+    time.sleep(0.05)
+    assert gone.cancel()
+    with batcher.admit(1) as admission:
+        assert admission.call(lambda over: over(), deadline=FAR).result(20) is False
+
+
 def test_one_bad_job_fails_alone(batcher: Batcher, engine: Engine) -> None:
     busy(batcher, engine)
     good = [submit(batcher, engine, 3) for _ in range(31)]
@@ -159,6 +236,24 @@ def test_one_bad_job_fails_alone(batcher: Batcher, engine: Engine) -> None:
         bad.result(20)
     assert all(len(future.result(20)) == 1 for future in good)
     assert batcher.alive
+
+
+def test_a_users_mistake_is_told_to_its_owner_and_not_logged(batcher: Batcher, engine: Engine, caplog: Any) -> None:
+    def failing(error: Exception) -> Any:
+        def call(over: Any) -> Any:
+            raise error
+
+        with batcher.admit(1) as admission:
+            return admission.call(call, deadline=FAR)
+
+    for error in (DataError("the text is empty"), Problem(422, "options: a value is of the wrong kind")):
+        with pytest.raises(type(error)):
+            failing(error).result(20)
+    assert caplog.messages == []
+    with pytest.raises(ZeroDivisionError):
+        failing(ZeroDivisionError()).result(20)
+    (line,) = caplog.messages
+    assert line.startswith("a batch failed: ZeroDivisionError at ")
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_back(batcher: Batcher, engine: Engine) -> None:
@@ -182,14 +277,14 @@ class Clocked(Engine):
         self.batcher, self.arrivals, self.now = batcher, deque(arrivals), 0.0
         self.refused, self.seconds, self.over = 0, list[float](), threading.Event()
 
-    def run(self, examples: list[Example]) -> list[Answer]:
+    def run(self, examples: list[Example], *, stop: Callable[[], bool]) -> list[Answer]:
         assert self.gate.wait(20)
         end = self.now + sum(one.tokens for one in examples) / self.RATE
         self.arrive(end)
         self.now = end
         if not self.arrivals:
             self.over.set()
-        return super().run(examples)
+        return super().run(examples, stop=stop)
 
     def arrive(self, until: float) -> None:
         while self.arrivals and self.arrivals[0][0] <= until:
@@ -260,9 +355,9 @@ def test_calls_take_their_turn(batcher: Batcher, engine: Engine) -> None:
     busy(batcher, engine)
     names = SimpleNamespace(seen=[])
     with batcher.admit(1) as admission:
-        call = admission.call(lambda: names.seen.append(threading.current_thread().name) or "done", deadline=FAR)
+        call = admission.call(lambda over: names.seen.append(threading.current_thread().name) or "done", deadline=FAR)
     with batcher.admit(1) as admission:
-        broken = admission.call(lambda: 1 / 0, deadline=FAR)
+        broken = admission.call(lambda over: 1 / 0, deadline=FAR)
     after = submit(batcher, engine, 2)
     engine.gate.set()
     assert call.result(20) == "done"

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from bothways.batch import Batch, Example, pack
+from bothways.batch import Batch, Example, Piece, pack
 from bothways.infer.devices import computing_in, settle_cpu
 from bothways.infer.generation import written
 from bothways.infer.prepared import prepare, prepare_writing
@@ -111,8 +111,19 @@ class Engine:
         )
         return self._prepared[1]
 
+    def warm_up(self) -> None:
+        """In int8, have the kernels compiled and meet these weights now, which takes seconds; else nothing."""
+        if self.precision == "int8":
+            self.fuse()
+            # As many rows as no layer is wide: two sizes that are alike would be one to the compiler.
+            rows = tuple(Piece(np.zeros(2, dtype=np.int64)) for _ in range(40))
+            with torch.inference_mode(False):  # of weights made inside it the compiler would make a case of its own
+                network = self.ready()
+            with torch.inference_mode():
+                network.encoder(pack([Example(rows, {})]).tokens.to(self.device))
+
     def fuse(self) -> None:
-        """Have int8's kernels compiled now, which takes seconds once a process; in other precisions there are none."""
+        """Compute with int8's fused kernels from now on; who asks first in a process has them compiled."""
         if self.precision == "int8" and self._kernels is not fused_kernels():
             self._kernels, self._prepared = fused_kernels(), None
 

@@ -270,8 +270,10 @@ class Predictor(Answering):
 
     # -------------------------------------------------------------------------------------------- attention
 
-    def attention(self, text: str, text_b: str | None = None) -> dict[str, Any]:
+    def attention(self, text: str, text_b: str | None = None, *, stop: Stop | None = None) -> dict[str, Any]:
         """Which token looks at which, in every layer and head, for one text or two.
+
+        `stop`: of a model that writes, asked before each token; True ends it.
 
         Returns:
             tokens:   the t pieces, [CLS] and [SEP] among them
@@ -283,6 +285,7 @@ class Predictor(Answering):
 
         Raises:
             DataError: a text is empty, or none.
+            Stopped: `stop` said so.
         """
         given = [text] if text_b is None else [text, text_b]
         for number, one in enumerate(given, start=1):
@@ -308,7 +311,7 @@ class Predictor(Answering):
         }
         if text_b is None and self.model.task is not None and self.model.task.name == "generate":
             # Of what is too long its beginning is read, as above: `dropped` tells it.
-            (written,) = self.generate([text], return_attention=True, long="first")
+            (written,) = self.generate([text], return_attention=True, long="first", stop=stop)
             names = {"tokens": "target_tokens", "keys": "source_tokens", "weights": "attention"}
             shown["cross"] = {name: written[theirs] for name, theirs in names.items()}
         return shown

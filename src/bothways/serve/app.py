@@ -22,6 +22,8 @@ from bothways.serve.service import Models, Served
 
 log = logging.getLogger("bothways.serve")
 
+WARM_UP_S = 600.0  # a compiler may take minutes on a busy machine, but not for ever
+
 
 class App:
     """The models behind their routes. `gate` is the ASGI application; a server asks and tells the rest."""
@@ -82,11 +84,11 @@ class App:
         self._workers.shutdown(wait=False, cancel_futures=True)
 
     async def _warm_up(self) -> None:
-        """Let each model answer once, so that the first client does not wait for what PyTorch sets up."""
+        """Let each model get ready and answer once, so that no client waits for what is set up or compiled."""
         for served in self.models.all:
             try:
                 _ = served.routes  # makes its predictors
-                await served.call(lambda served=served: served.predictor.attention("warm up"))
+                await served.call(served.warm_up, within_s=WARM_UP_S)
             except Exception as error:  # it may still answer; whoever asks is told what is wrong
                 log.error("%s could not warm up: %s", served.name, told_safely(error))
         self._warm = True

@@ -10,6 +10,7 @@ import math
 import random
 import re
 import time
+from asyncio import get_running_loop
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -224,21 +225,30 @@ def _event(lines: list[str]) -> str | None:
 class Client(_Client):
     """`with Client("http://127.0.0.1:8000") as client: client.predict(["…"])`."""
 
+    _http: httpx2.Client | None = None
+
     def __enter__(self) -> Client:
-        self._http = httpx2.Client(**self._options)
+        self._open()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _open(self) -> httpx2.Client:
+        """The connections, opened when they are first needed."""
+        if self._http is None:
+            self._http = httpx2.Client(**self._options)
+        return self._http
+
     def close(self) -> None:
-        """Close the connections."""
-        if (http := self.__dict__.pop("_http", None)) is not None:
+        """Close the connections; whatever is asked next opens new ones."""
+        http, self._http = self._http, None
+        if http is not None:
             http.close()
 
     def _answer(self, method: str, path: str, body: Any = None, *, stream: bool = False) -> httpx2.Response:
         """The first answer that is not to be asked for again; `stream`: its body is still to come."""
-        http = self.__dict__.get("_http") or self.__enter__()._http
+        http = self._open()
         response, failure = None, None
         for attempt in range(self.retries + 1):
             response, failure = None, None
@@ -326,20 +336,37 @@ class Client(_Client):
 class AsyncClient(_Client):
     """`async with AsyncClient("http://127.0.0.1:8000") as client: await client.predict(["…"])`."""
 
+    _http: httpx2.AsyncClient | None = None
+    _loop: asyncio.AbstractEventLoop | None = None
+
     async def __aenter__(self) -> AsyncClient:
-        self._http = httpx2.AsyncClient(**self._options)
+        self._open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._http.aclose()
+        await self.close()
+
+    def _open(self) -> httpx2.AsyncClient:
+        """As `Client`'s; anew in another event loop, for connections end with the loop that opened them."""
+        loop = get_running_loop()
+        if self._http is None or self._loop is not loop:
+            self._http, self._loop = httpx2.AsyncClient(**self._options), loop
+        return self._http
+
+    async def close(self) -> None:
+        """As `Client.close`."""
+        http, self._http = self._http, None
+        if http is not None and self._loop is get_running_loop():
+            await http.aclose()
 
     async def _answer(self, method: str, path: str, body: Any = None, *, stream: bool = False) -> httpx2.Response:
+        http = self._open()
         response, failure = None, None
         for attempt in range(self.retries + 1):
             response, failure = None, None
             try:
-                request = self._http.build_request(method, path, **({} if body is None else {"json": body}))
-                response = await self._http.send(request, stream=stream)
+                request = http.build_request(method, path, **({} if body is None else {"json": body}))
+                response = await http.send(request, stream=stream)
             except httpx2.TransportError as error:
                 failure = error
             if (wait := self._wait(attempt, response)) is None:

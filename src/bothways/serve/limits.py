@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -10,6 +10,8 @@ from bothways.data.record import Record
 from bothways.errors import ConfigError
 
 MAX_CHOICES = 64  # a context is read once for each option, so options multiply what a request costs
+MAX_FORBIDDEN = 1000  # words, each of which is looked for at every step of every beam
+MAX_FORBIDDEN_CHARACTERS = 20_000  # of all of them
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,8 @@ class Limits:
     """texts or records in a request"""
     max_characters: int = 100_000
     """characters of one text or record"""
+    max_request_characters: int = 500_000
+    """characters of a request: of all its texts and options, of a query that documents are ranked by once for each"""
     max_queue_tokens: int = 65_536
     """tokens that may wait for one model or be computed by it; past them a request gets 429 at once"""
     batch_tokens: int = 4096
@@ -29,9 +33,14 @@ class Limits:
     wait_ms: float = 2.0
     """how long a text waits, at most, for others to be computed with"""
     deadline_s: float = 60.0
-    """seconds that a request may take; past them it gets 504, and what still waits is not computed"""
+    """seconds that a request may take; past them it gets 504, what still waits is not computed, and what is being
+    written is given up. Of a text that is streamed, seconds until the next piece"""
+    head_s: float = 20.0
+    """seconds in which a request's head must have come, from the connection or its first byte on"""
     body_s: float = 20.0
     """seconds in which a request's body must have come"""
+    max_connections: int = 512
+    """connections open at once; a further one is closed with 503"""
     drain_s: float = 30.0
     """seconds that requests in flight have to be answered when the server is asked to stop"""
 
@@ -56,22 +65,53 @@ def strings_in(value: Any) -> Iterator[str]:
             waiting += value
 
 
-def too_much(records: Sequence[Record], limits: Limits) -> str | None:
-    """What is wrong with so many records, or with one of them; None: nothing."""
+def characters_in(value: Any) -> int:
+    """Characters of every string in JSON."""
+    return sum(map(len, strings_in(value)))
+
+
+def too_much(records: Sequence[Record], limits: Limits, options: Mapping[str, Any] | None = None) -> str | None:
+    """What is wrong with so many records, with one of them, or with the options; None: nothing."""
     if not records:
         return "there is no text; send at least one"
     if len(records) > limits.max_texts:
         return f"there are {len(records):,} texts; at most {limits.max_texts:,} are taken in one request"
-    for number, record in enumerate(records, 1):
-        characters = sum(map(len, strings_in(record.fields)))
-        if characters > limits.max_characters:
-            return (
-                f"text {number} has {characters:,} characters; at most {limits.max_characters:,} are taken: "
-                "send it in parts"
-            )
-        choices = record.fields.get("choices")
-        if isinstance(choices, list) and len(choices) > MAX_CHOICES:
-            return f"text {number} has {len(choices):,} choices; at most {MAX_CHOICES} are taken"
+    options = options or {}
+    lengths = [characters_in(record.fields) for record in records]
+    for number, (record, characters) in enumerate(zip(records, lengths, strict=True), 1):
+        if (wrong := _too_much_in(record, number, characters, limits)) is not None:
+            return wrong
+    total, of_options = sum(lengths), characters_in(options)
+    if total + of_options > limits.max_request_characters:
+        return (
+            f"the texts have {total:,} characters{f', the options {of_options:,}' * bool(of_options)}; "
+            f"at most {limits.max_request_characters:,} are taken in one request: send fewer or shorter ones at once"
+        )
+    return _too_much_forbidden(options.get("forbidden"))
+
+
+def _too_much_in(record: Record, number: int, characters: int, limits: Limits) -> str | None:
+    if characters > limits.max_characters:
+        return (
+            f"text {number} has {characters:,} characters; at most {limits.max_characters:,} are taken: "
+            "send it in parts"
+        )
+    choices = record.fields.get("choices")
+    if isinstance(choices, list) and len(choices) > MAX_CHOICES:
+        return f"text {number} has {len(choices):,} choices; at most {MAX_CHOICES} are taken"
+    return None
+
+
+def _too_much_forbidden(words: Any) -> str | None:
+    if not isinstance(words, list):
+        return None
+    if len(words) > MAX_FORBIDDEN:
+        return f"options.forbidden has {len(words):,} words; at most {MAX_FORBIDDEN:,} are taken: forbid fewer"
+    if (characters := characters_in(words)) > MAX_FORBIDDEN_CHARACTERS:
+        return (
+            f"options.forbidden has {characters:,} characters; at most {MAX_FORBIDDEN_CHARACTERS:,} are taken: "
+            "forbid fewer or shorter words"
+        )
     return None
 
 

@@ -14,13 +14,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from starlette.exceptions import HTTPException
 
 from bothways.batch import Example
+from bothways.errors import BothwaysError, Stopped
 from bothways.infer.engine import Engine
 from bothways.serve.logs import told_safely
 from bothways.tasks.base import Answer
 
 log = logging.getLogger("bothways.serve")
+
+
+Over = Callable[[], bool]  # asked between one step and the next: whether nobody waits for the work any longer
 
 
 class QueueFull(Exception):
@@ -36,7 +41,7 @@ class TooLong(Exception):
 
 
 class Late(Exception):
-    """The deadline passed while the work was waiting; it was not computed."""
+    """The deadline passed before the work was done; it was not begun, or given up."""
 
 
 @dataclass(eq=False, slots=True)
@@ -47,11 +52,21 @@ class Job:
     examples: Sequence[Example]
     deadline: float  # by time.monotonic()
     since: float
-    call: Callable[[], Any] | None = None
+    call: Callable[[Over], Any] | None = None
+    costs: Sequence[int] = ()  # what each example counts for
     waiting: int = 0  # tokens not yet computed
     taken: int = 0  # examples handed to the model
     answers: list[Answer] = field(default_factory=list)
     future: Future[Any] = field(default_factory=Future)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What of a job is computed at once: some of its examples and what they count for, or its call."""
+
+    job: Job
+    examples: Sequence[Example]
+    tokens: int
 
 
 class Admission:
@@ -67,17 +82,23 @@ class Admission:
             QueueFull: with the tokens that there turned out to be, they are too many for now.
             TooLong: they are too many for ever.
         """
-        tokens = sum(map(cost, examples))
-        return self._batcher._enter(self, Job(engine, examples, deadline, time.monotonic(), waiting=tokens))
+        costs = [cost(example, self._batcher.positions) for example in examples]
+        job = Job(engine, examples, deadline, time.monotonic(), costs=costs, waiting=sum(costs))
+        return self._batcher._enter(self, job)
 
-    def call(self, function: Callable[[], Any], *, deadline: float, tokens: int = 1) -> Future[Any]:
+    def call(self, function: Callable[[Over], Any], *, deadline: float, tokens: int = 1) -> Future[Any]:
         """Queue a call that has the model for itself while it runs: a step of generating."""
         return self._batcher._enter(self, Job(None, (), deadline, time.monotonic(), call=function, waiting=tokens))
 
 
-def cost(example: Example) -> int:
-    """What an example counts for: its tokens, once for each beam that shall be written of it."""
-    return example.tokens * (1 if example.decoding is None else example.decoding.settings.beams)
+def cost(example: Example, positions: int) -> int:
+    """What an example counts for: its tokens; where a text shall be written of it, also the most tokens that this may
+    have, both once for each beam. `positions`: how many the model can write.
+    """
+    if example.decoding is None:
+        return example.tokens
+    settings = example.decoding.settings
+    return settings.beams * (example.tokens + min(settings.max_length, positions))
 
 
 class Batcher:
@@ -85,11 +106,13 @@ class Batcher:
 
     Work is taken in the order it came. What came in while the model was busy is computed together, and a text that
     finds the model idle waits `wait_s` for company. A client that has gone cancels its future, and its work is
-    dropped. An error in a batch is looked for job by job, so that it is told only to whoever caused it.
+    dropped. Writing, which takes many steps, ends when all whose texts are written together have gone or are late.
+    An error in a batch is looked for job by job, so that it is told only to whoever caused it.
 
     batch_tokens:     computed together at most (or one example)
     max_queue_tokens: ahead of an answer at most: admitted, queued or in the batch that is being computed, which takes
                       as long as what waits. So what is taken is answered in the time that these and one batch take
+    positions:        tokens that the model can write at most
     observe:          hears of (tokens, seconds) of each batch
     """
 
@@ -99,9 +122,11 @@ class Batcher:
         batch_tokens: int,
         max_queue_tokens: int,
         wait_s: float,
+        positions: int = 0,
         observe: Callable[[int, float], None] = lambda tokens, seconds: None,
     ) -> None:
         self.batch_tokens, self.max_queue_tokens, self.wait_s = batch_tokens, max_queue_tokens, wait_s
+        self.positions = positions
         self._observe = observe
         self._queue: deque[Job] = deque()
         self._changed = threading.Condition()
@@ -171,11 +196,12 @@ class Batcher:
             self._admitted -= admission.tokens
             admission.tokens = 0
             if job.waiting > self.max_queue_tokens:
-                beams = any(example.decoding is not None for example in job.examples)
+                written = any(example.decoding is not None for example in job.examples)
                 raise TooLong(
-                    f"the request has {job.waiting:,} tokens{', counted for each beam' * beams}; at most "
+                    f"the request has {job.waiting:,} tokens"
+                    f"{', those of the source and max_length counted for each beam' * written}; at most "
                     f"{self.max_queue_tokens:,} are taken at once: send fewer or shorter texts"
-                    f"{', or ask for fewer beams' * beams}"
+                    f"{', or ask for fewer beams or a smaller max_length' * written}"
                 )
             self._make_sure_of_room(job.waiting)
             self._queued += job.waiting
@@ -216,8 +242,8 @@ class Batcher:
                 return
             self._changed.wait(left)
 
-    def _take(self) -> tuple[list[Job], list[tuple[Job, Sequence[Example]]]]:
-        """Jobs whose time is over, and the next batch: each job with those of its examples that are in it."""
+    def _take(self) -> tuple[list[Job], list[Part]]:
+        """Jobs whose time is over, and the next batch."""
         now = time.monotonic()
         late = [job for job in self._queue if job.deadline <= now]
         for job in late:
@@ -230,22 +256,16 @@ class Batcher:
             self._queue.popleft()
             self._queued -= first.waiting
             self._computing = first.waiting
-            return late, [(first, ())]
-        batch: list[tuple[Job, Sequence[Example]]] = []
+            return late, [Part(first, (), first.waiting)]
+        batch: list[Part] = []
         tokens, ended = 0, []
         for job in self._queue:
             if job.engine is not first.engine:
                 continue
-            begin = job.taken
-            while job.taken < len(job.examples):
-                more = cost(job.examples[job.taken])
-                if tokens and tokens + more > self.batch_tokens:
-                    break
-                tokens += more
-                job.waiting -= more
-                job.taken += 1
-            if job.taken > begin or not job.examples:
-                batch.append((job, job.examples[begin : job.taken]))
+            part = self._next_part(job, tokens)
+            tokens += part.tokens
+            if part.examples or not job.examples:
+                batch.append(part)
             if job.taken == len(job.examples):
                 ended.append(job)
             if tokens >= self.batch_tokens or job.taken < len(job.examples):
@@ -256,25 +276,33 @@ class Batcher:
             self._queue.remove(job)
         return late, batch
 
-    def _run(self, batch: list[tuple[Job, Sequence[Example]]]) -> None:
-        first = batch[0][0]
+    def _next_part(self, job: Job, tokens: int) -> Part:
+        """As many more of the job's examples as fit into a batch that has so many tokens already."""
+        begin, some = job.taken, 0
+        while job.taken < len(job.examples):
+            more = job.costs[job.taken]
+            if tokens + some and tokens + some + more > self.batch_tokens:
+                break
+            some += more
+            job.taken += 1
+        job.waiting -= some
+        return Part(job, job.examples[begin : job.taken], some)
+
+    def _run(self, batch: list[Part]) -> None:
+        first = batch[0].job
         if first.call is not None:
-            try:
-                with torch.inference_mode():
-                    result = first.call()
-            except Exception as error:
-                self._computed(first.waiting)
-                self._failed(first, error)
-            else:
-                self._computed(first.waiting)
-                _settle(first.future, result)
+            self._call(batch[0], first.call)
             return
         engine = first.engine
         assert engine is not None
-        examples = [example for _, part in batch for example in part]
-        begun, tokens = time.monotonic(), sum(map(cost, examples))
+        examples = [example for part in batch for example in part.examples]
+        begun, tokens = time.monotonic(), sum(part.tokens for part in batch)
         try:
-            answers = iter(engine.run(examples) if examples else ())
+            answers = iter(engine.run(examples, stop=lambda: _over(batch)) if examples else ())
+        except Stopped:
+            self._computed(tokens)
+            self._give_up(batch)
+            return
         except Exception as error:
             if len(batch) == 1:
                 self._computed(tokens)
@@ -288,20 +316,47 @@ class Batcher:
         if seconds > 0:
             self._rate = 0.7 * self._rate + 0.3 * tokens / seconds if self._rate else tokens / seconds
         self._observe(tokens, seconds)
-        for job, part in batch:
-            job.answers += [next(answers) for _ in part]
-            if len(job.answers) == len(job.examples):
-                _settle(job.future, job.answers)
+        for part in batch:
+            part.job.answers += [next(answers) for _ in part.examples]
+            if len(part.job.answers) == len(part.job.examples):
+                _settle(part.job.future, part.job.answers)
+
+    def _call(self, part: Part, call: Callable[[Over], Any]) -> None:
+        try:
+            with torch.inference_mode():
+                result = call(lambda: _over([part]))
+        except Stopped:
+            self._computed(part.tokens)
+            self._give_up([part])
+        except Exception as error:
+            self._computed(part.tokens)
+            self._failed(part.job, error)
+        else:
+            self._computed(part.tokens)
+            _settle(part.job.future, result)
 
     def _computed(self, tokens: int) -> None:
         """So many are with the model no longer: known before anybody has an answer, and asks for more."""
         with self._changed:
             self._computing -= tokens
 
+    def _give_up(self, batch: list[Part]) -> None:
+        """Drop what is left of jobs that nobody waits for; whoever is late is told so."""
+        for part in batch:
+            self._forget(part.job)
+            _settle(part.job.future, error=Late())
+
     def _failed(self, job: Job, error: Exception) -> None:
-        log.error("a batch failed: %s", told_safely(error))
+        if not isinstance(error, BothwaysError | HTTPException):  # those are the client's mistakes
+            log.error("a batch failed: %s", told_safely(error))
         self._forget(job)
         _settle(job.future, error=error)
+
+
+def _over(batch: list[Part]) -> bool:
+    """Whether everybody has gone or is late."""
+    now = time.monotonic()
+    return all(part.job.future.done() or part.job.deadline <= now for part in batch)
 
 
 def _settle(future: Future[Any], result: Any = None, *, error: Exception | None = None) -> None:

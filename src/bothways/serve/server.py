@@ -10,11 +10,16 @@ import signal
 import socket
 import threading
 from collections.abc import Generator
+from typing import Any, cast
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
 from bothways.errors import ConfigError
 from bothways.serve.app import App
+from bothways.serve.gate import Gate
+from bothways.serve.problems import problem_response
 
 GRACE_S = 0.5  # for the next request on connections that are kept open; each is closed after its answer
 
@@ -44,6 +49,67 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
+class Connection(H11Protocol):
+    """uvicorn's connection, closed if it is one too many, or if a request's head does not come in time.
+
+    uvicorn's own timer begins with an answer and ends with the first byte after it: whoever sends nothing, or a head
+    without an end, could hold a connection for ever.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._gate = cast(Gate, config.app)
+        self._head: asyncio.TimerHandle | None = None  # runs while one is awaited
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Keep it, if there are not too many."""
+        super().connection_made(transport)
+        most = self._gate.limits.max_connections
+        if len(self.connections) <= most:
+            self._await_head()
+            return
+        self._gate.metrics.requests.labels("other", "503").inc()
+        transport.write(_full(most))
+        transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Between two requests a head is awaited from its first byte on; once it has come, it is not."""
+        super().data_received(data)
+        if self.cycle is None or self.cycle.response_complete:
+            self._await_head()
+        else:
+            self._await_no_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is awaited any more."""
+        self._await_no_head()
+        super().connection_lost(exc)
+
+    def _await_head(self) -> None:
+        """Further bytes don't give it more time."""
+        if self._head is None and not self.transport.is_closing():
+            self._head = self.loop.call_later(self._gate.limits.head_s, self.transport.close)
+
+    def _await_no_head(self) -> None:
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
+
+
+def _full(most: int) -> bytes:
+    """What a connection too many is told, whatever it would have asked."""
+    message = f"{most:,} connections are open, as many as are kept; try again in 1 s"
+    answer = problem_response(503, message, {"Retry-After": "1", "Connection": "close"})
+    head = b"".join(b"%s: %s\r\n" % header for header in answer.raw_headers)
+    return b"HTTP/1.1 503 Service Unavailable\r\n" + head + b"\r\n" + bytes(answer.body)
+
+
 class Server(uvicorn.Server):
     """uvicorn's, which ends with exit code 0 after a signal, and drains before it closes."""
 
@@ -51,6 +117,7 @@ class Server(uvicorn.Server):
         self.application = app
         config = uvicorn.Config(
             app.gate,
+            http=Connection,
             lifespan="on",
             log_config=None,
             access_log=False,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
@@ -18,7 +19,7 @@ from bothways.infer.predictor import Predictor
 from bothways.serve.limits import Limits, likely_tokens, too_much
 from bothways.serve.metrics import Metrics
 from bothways.serve.problems import Problem
-from bothways.serve.queue import Admission, Batcher
+from bothways.serve.queue import Admission, Batcher, Over
 from bothways.tasks.base import Encoded
 from bothways.tasks.multi import MultiTask
 from bothways.tasks.pretraining import PretrainTask
@@ -37,10 +38,12 @@ class Served:
             tokens.observe(count)
             seconds.observe(took)
 
+        decoder = predictor.model.network.decoder
         self.batcher = Batcher(
             batch_tokens=limits.batch_tokens,
             max_queue_tokens=limits.max_queue_tokens,
             wait_s=limits.wait_ms / 1000,
+            positions=0 if decoder is None else decoder.config.max_position_embeddings,
             observe=observe,
         )
         metrics.queue_tokens.labels(name).set_function(lambda: self.batcher.waiting_tokens)
@@ -97,20 +100,47 @@ class Served:
             return None if make is None else make()
         return None
 
+    def warm_up(self, over: Over) -> None:
+        """Get ready, in the model's thread, what the first clients would wait for: int8's kernels, PyTorch's own."""
+        others = [one for one in (self.embedder, self.analyzer) if one is not None]
+        # Without a task it gives vectors alone. Each has prepared weights of its own, but one is enough to compile for.
+        first = others[0] if self.task is None and others else self.answering
+        first.engine.warm_up()
+        for one in others:
+            one.engine.fuse()
+        self.predictor.attention("warm up")
+
     # -------------------------------------------------------------------------------------------------- work
 
     async def off_loop(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run what takes time on a worker, so that the event loop goes on answering."""
         return await asyncio.get_running_loop().run_in_executor(self.workers, function, *arguments)
 
-    def check(self, records: Sequence[Record]) -> None:
+    def check(self, records: Sequence[Record], options: Mapping[str, Any] | None = None) -> None:
         """Refuse what is too much before any of it is tokenised.
 
         Raises:
             Problem: 422.
         """
-        if (wrong := too_much(records, self.limits)) is not None:
+        if (wrong := too_much(records, self.limits, options)) is not None:
             raise Problem(422, wrong)
+
+    async def aside(self, records: Sequence[Record], function: Callable[[Over], T]) -> T:
+        """Run on a worker what needs the records' tokens but not the model; they count as waiting while it runs.
+
+        The function is given what to ask, between one text and the next, whether anybody still waits for it.
+
+        Raises:
+            Problem, QueueFull, TimeoutError: as `predict`.
+        """
+        self.check(records)
+        over = threading.Event()
+        try:
+            async with asyncio.timeout(self.limits.deadline_s):
+                with self.batcher.admit(likely_tokens(records)):
+                    return await self.off_loop(function, over.is_set)
+        finally:
+            over.set()
 
     async def predict(
         self, predictor: Predictor, records: Sequence[Record], *, render: Callable[[list[dict[str, Any]]], T]
@@ -135,11 +165,15 @@ class Served:
         examples = [example for one in encoded if isinstance(one, Encoded) for example in one.examples]
         return await asyncio.wrap_future(admission.submit(predictor.engine, examples, deadline=deadline))
 
-    async def call(self, function: Callable[[], T], *, tokens: int = 1) -> T:
-        """Run what needs the model for itself in the model's thread, in its turn."""
-        async with asyncio.timeout(self.limits.deadline_s):
+    async def call(self, function: Callable[[Over], T], *, tokens: int = 1, within_s: float | None = None) -> T:
+        """Run what needs the model for itself in the model's thread, in its turn; by default within `deadline_s`.
+
+        The function is given what to ask, while it is at work, whether anybody still waits for it.
+        """
+        seconds = self.limits.deadline_s if within_s is None else within_s
+        async with asyncio.timeout(seconds):
             with self.batcher.admit(tokens) as admission:
-                deadline = time.monotonic() + self.limits.deadline_s
+                deadline = time.monotonic() + seconds
                 return await asyncio.wrap_future(admission.call(function, deadline=deadline, tokens=tokens))
 
 

@@ -18,7 +18,7 @@ async def analyze(request: Request, wanted: AnalyzeRequest) -> Response:
     """What every head finds in each text, in one pass."""
     served = models_of(request).find(wanted.model, "/v1/analyze")
     records = texts(wanted.input)
-    served.check(records)
+    served.check(records, wanted.options)
     predictor = served.analyzer
     assert predictor is not None  # or it would not have this route
     if wanted.options:

@@ -39,8 +39,17 @@ def texts(given: str | Sequence[str]) -> list[Record]:
 
 def as_json(value: Any) -> Response:
     """JSON in UTF-8; a number that JSON lacks would be a mistake of ours, and is raised as one."""
-    body = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return Response(body.encode("utf-8"), media_type="application/json")
+    return json_response(spelt_json(value))
+
+
+def spelt_json(value: Any) -> str:
+    """The value as JSON spells it."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def json_response(text: str) -> Response:
+    """What is JSON already, in UTF-8."""
+    return Response(text.encode("utf-8"), media_type="application/json")
 
 
 def predictor_with(predictor: Predictor, options: dict[str, Any]) -> Predictor:

@@ -9,8 +9,8 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 
-from bothways.infer.generation import Pieces
 from bothways.serve.problems import Problem, as_problem
+from bothways.serve.queue import Over
 from bothways.serve.routes.common import as_json, models_of, predictor_with, router, texts
 from bothways.serve.schemas import GenerateAnswer, GenerateRequest
 from bothways.serve.service import Served, unless_gone
@@ -40,7 +40,7 @@ async def generate(request: Request, wanted: GenerateRequest) -> Response:
     """Each step waits its turn with the work of others; when the client goes away, writing stops."""
     served = models_of(request).find(wanted.model, "/v1/generate")
     (record,) = texts(wanted.input)
-    served.check([record])
+    served.check([record], wanted.options)
     if not wanted.stream:
         predictor = served.answering
         if wanted.options:
@@ -50,24 +50,50 @@ async def generate(request: Request, wanted: GenerateRequest) -> Response:
             return as_json({"model": served.name, **predictions[0]})
 
         return await unless_gone(request, served.predict(predictor, [record], render=render))
-    pieces = await unless_gone(request, served.call(lambda: _begun(served, wanted.input, wanted.options)))
-    first = await unless_gone(request, served.call(lambda: next(pieces, None)))  # what is wrong is told before a 200
-    return StreamingResponse(_events(request, served, pieces, first), media_type="text/event-stream")
+    begin = served.aside([record], lambda over: Stream(served, wanted.input, wanted.options))
+    stream = await unless_gone(request, begin)
+    # What is wrong is told before a 200.
+    first = await unless_gone(request, served.call(stream.next, tokens=stream.read))
+    return StreamingResponse(_events(request, served, stream, first), media_type="text/event-stream")
 
 
-def _begun(served: Served, source: str, options: dict[str, Any]) -> Pieces:
-    try:
-        return served.predictor.generate_stream(source, **options)
-    except (TypeError, ValueError) as error:
-        raise Problem(422, f"options: a value is of the wrong kind ({error})") from None
+class Stream:
+    """A text in pieces, each of which is given up when nobody waits for it.
+
+    tokens: how much of the source was read, as predictions tell it; read: that as a number, at least one
+    """
+
+    def __init__(self, served: Served, source: str, options: dict[str, Any]) -> None:
+        """Tokenise the source.
+
+        Raises:
+            Problem: 422, an option of the wrong kind.
+            DataError, ConfigError: as `Predictor.generate_stream`.
+        """
+        self._over: Over = lambda: False
+        try:
+            self._pieces = served.predictor.generate_stream(source, stop=lambda: self._over(), **options)
+        except (TypeError, ValueError) as error:
+            raise Problem(422, f"options: a value is of the wrong kind ({error})") from None
+        self.tokens = self._pieces.tokens
+        self.read = max(1, sum(self.tokens.get(kind, 0) for kind in ("kept", "strided")))
+
+    def next(self, over: Over) -> str | None:
+        """The next piece, written while `over` says no; None: there is no more.
+
+        Raises:
+            Stopped: it said yes.
+        """
+        self._over = over
+        return next(self._pieces, None)
 
 
-async def _events(request: Request, served: Served, pieces: Pieces, piece: str | None) -> AsyncIterator[str]:
+async def _events(request: Request, served: Served, stream: Stream, piece: str | None) -> AsyncIterator[str]:
     try:
         while piece is not None and not await request.is_disconnected():
             yield f"data: {json.dumps({'text': piece}, ensure_ascii=False)}\n\n"
-            piece = await served.call(lambda: next(pieces, None))
-        yield f"event: done\ndata: {json.dumps({'tokens': pieces.tokens})}\n\n"
+            piece = await served.call(stream.next)
+        yield f"event: done\ndata: {json.dumps({'tokens': stream.tokens})}\n\n"
     except Exception as error:
         problem = as_problem(error)
         yield f"event: error\ndata: {json.dumps({'message': problem.detail}, ensure_ascii=False)}\n\n"

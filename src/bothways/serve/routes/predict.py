@@ -20,7 +20,7 @@ async def predict(request: Request, wanted: PredictRequest) -> Response:
     served = models_of(request).find(wanted.model, "/v1/predict")
     given = wanted.inputs if isinstance(wanted.inputs, list) else [wanted.inputs]
     records = list(records_of(given))
-    served.check(records)
+    served.check(records, wanted.options)
     predictor = served.answering
     if wanted.options:
         predictor = await served.off_loop(predictor_with, predictor, wanted.options)
