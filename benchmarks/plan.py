@@ -152,7 +152,35 @@ SECTIONS = (
                     *("benchmarks/finetune_vectors.py", "--seeds", "3"),
                     *("--out", "benchmarks/results/finetune_vectors.jsonl"),
                 ),
+                "From all-MiniLM-L6-v2",
                 needs=("en/pair/snli_small", "en/pair/stsb"),
+            ),
+            Measurement(
+                "finetune-vectors-encoder",
+                (
+                    *("benchmarks/finetune_vectors.py", "--model", "out/encoder-plain", "--lr", "1e-4", "--seeds", "2"),
+                    *("--threads", "1", "--out", "benchmarks/results/finetune_vectors.jsonl"),
+                ),
+                "From an encoder that has learnt no vectors of sentences",
+                needs=("en/pair/snli_small", "en/pair/stsb"),
+            ),
+        ),
+    ),
+    Section(
+        "Is seeing both sides at once better?",
+        "word2vec, two LSTMs (left to right and right to left, joined at the end, as in ELMo), a left-to-right "
+        "Transformer and BERT, each trained on the same text with as many tokens, each frozen under the same linear "
+        "layer; beside them the majority and a BERT that has read nothing (`untrained`). A study and not a race.\n\n"
+        "![The same as bars](images/context.png)",
+        "an answer, and by how much",
+        (
+            Measurement(
+                "context",
+                (
+                    *("benchmarks/context.py", "--tokens", "2000000", "--width", "128", "--layers", "2"),
+                    *("--limit", "4000", "--threads", "1", "--equal-predictions"),
+                ),
+                needs=("en", "zh"),
             ),
         ),
     ),

@@ -37,8 +37,12 @@ def section(rows: Sequence[Row]) -> str:
     found = systems(rows)
     if not found:
         return ""
-    named = {lesson[0] for row in rows for lesson in row.get("course", ())}
-    told = "; ".join(f"*{one.name}*: {one.told}" for one in LESSONS.values() if one.name in named)
+    epochs = {lesson[0]: lesson[2] for row in rows for lesson in row.get("course", ())}
+    told = "; ".join(
+        f"*{name}*: {one.told}, {epochs[name]} epoch{'s' if epochs[name] > 1 else ''}"
+        for name, one in LESSONS.items()
+        if name in epochs
+    )
     begun = [f"- **{name}** {note}." for name, note in STARTS.items() if any(one.startswith(name) for one in found)]
     parts = [HEAD.format(lessons=told or "none yet"), "\n".join(begun) + "\n" if begun else ""]
     if any(row["quick"] for row in rows):
