@@ -53,7 +53,7 @@ class Writer(Predictor):
     gate: threading.Event
     written = 0
 
-    def generate(self, sources: Sequence[str], *, return_attention: bool, long: str) -> list[dict[str, Any]]:
+    def generate(self, sources: Sequence[str], *, return_attention: bool, long: str, stop: Any) -> list[dict[str, Any]]:
         assert return_attention
         assert long == "first", "what is left out is told as dropped"
         weights = np.full((2, 4, 3, 2), 0.5, np.float32)
