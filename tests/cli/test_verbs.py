@@ -380,3 +380,4 @@ def test_a_word_that_may_be_meant_as_a_model_is_told(command):
     told = command("analyze", "mymodel", "He said yes.")
     assert told.err == "mymodel: there is no such model folder, so it is analysed as a text\n"
     assert command("analyze", "Hello there.", "He said yes.").err == ""
+    assert command("analyze", "builtin", "Hello", "world").err == ""

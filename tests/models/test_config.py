@@ -173,3 +173,11 @@ def test_a_model_that_tells_no_two_texts_apart_reads_no_pairs(classifier, tmp_pa
     (two / "config.json").write_text(json.dumps(config | {"type_vocab_size": 1}))
     with pytest.raises(ModelError, match="type_vocab_size is 1; pair reads two texts"):
         load(two)
+
+
+def test_a_pre_trained_model_with_one_segment_still_fills_masks(classifier, tmp_path):
+    config = replace(classifier.config, type_vocab_size=1)
+    one = save(fresh(config, classifier.tokenizer, PretrainTask("next")), tmp_path / "one")
+    assert isinstance(load(one).task, PretrainTask)
+    with pytest.raises(ModelError, match="pretrain reads two texts"):
+        start_from(one, PretrainTask("next"))

@@ -304,6 +304,12 @@ def test_a_repository_that_has_a_pickle_alone(
     monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda name: ["config.json", "pytorch_model.bin"])
     refused("someone/old", "someone/old: its only weights on the hub are pytorch_model.bin, a pickle", "safetensors")
 
+    def no_answer(name: str) -> list[str]:
+        raise RuntimeError("of no kind that is known")
+
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", no_answer)
+    refused("someone/old", "config.json is missing")
+
 
 def test_a_file_instead_of_a_folder(folder: Path, refused: Refused) -> None:
     refused(folder / "model.safetensors", "is a file; a model is a folder with config.json")

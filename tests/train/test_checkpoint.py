@@ -254,3 +254,12 @@ def test_the_best_weights_belong_to_the_checkpoint(links: bool, tmp_path: Path, 
     assert best.read_bytes() == first
     put_back(Stepping().save(tmp_path / "other"), best)
     assert not best.exists()
+
+
+def test_moments_of_another_optimizer_are_refused(tmp_path: Path):
+    one, other = Stepping(), Stepping()
+    one.take()
+    path = one.save(tmp_path)
+    matrices = [weight for weight in other.network.parameters() if weight.ndim == 2]
+    with pytest.raises(TrainingError, match=r"0\.weight was trained by another optimizer than now"):
+        restore(path, other.network, torch.optim.Muon(matrices, lr=0.1))

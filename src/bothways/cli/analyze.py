@@ -82,9 +82,9 @@ def run(argv: list[str]) -> int:
     wanted = config.load(Analyze, argv, prog="bothways analyze")
     if wanted.out is not None and wanted.out.exists():
         raise ConfigError(f"--out {wanted.out} exists already; give another file, or remove it first")
-    first, *others = wanted.parted[1] or [""]
-    if others and _NAME.fullmatch(first) and not wanted.common.quiet:
-        print(f"{first}: there is no such model folder, so it is analysed as a text", file=sys.stderr)
+    texts = wanted.parted[1]
+    if len(texts) > 1 and texts == wanted.given and _NAME.fullmatch(texts[0]) and not wanted.common.quiet:
+        print(f"{texts[0]}: there is no such model folder, so it is analysed as a text", file=sys.stderr)
     found = _found(wanted)
     if wanted.out is not None:
         count = write_lines(wanted.out, found)

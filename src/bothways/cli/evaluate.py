@@ -48,7 +48,7 @@ def run(argv: list[str]) -> int:
         raise ConfigError("--against compares in one precision, found --precision all; leave one of them out")
     if wanted.data.is_dir():
         _check_ranking(wanted)
-    elif wanted.split != Evaluate.split:
+    elif wanted.data.exists() and wanted.split != Evaluate.split:
         raise ConfigError(f"--split is for a folder to rank, and {wanted.data} is none; leave it out")
     scores = _every_precision(wanted) if wanted.precision == "all" else _scores(wanted, wanted.precision)
     if wanted.against is not None:

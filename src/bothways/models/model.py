@@ -43,6 +43,7 @@ from bothways.nn.network import Network
 from bothways.tasks.base import Task, settings_dict
 from bothways.tasks.merging import parted
 from bothways.tasks.multi import MultiTask
+from bothways.tasks.pretraining import PretrainTask
 from bothways.text.tokenizer import Tokenizer
 
 
@@ -145,7 +146,8 @@ def _count(network: Network) -> int:
 
 def _outline(config: EncoderConfig, task: Task | None, folder: Path, *, pooler: bool) -> Network:
     """The network of a folder whose weights are yet to come; without a pooler where neither file nor head has one."""
-    _check_segments(config, task, folder)
+    if not isinstance(task, PretrainTask):  # what it learnt from two texts is not asked for
+        _check_segments(config, task, folder)
     # On the meta device weights take neither time nor memory, whatever config.json says; the file has all of them.
     with torch.device("meta"):
         encoder = Encoder(config)

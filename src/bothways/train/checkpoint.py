@@ -99,7 +99,7 @@ def restore(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) ->
     """Put a checkpoint's weights and the optimizer's moments back.
 
     Raises:
-        TrainingError: it belongs to another model.
+        TrainingError: it belongs to another model, or another optimizer made it.
     """
     weights = read_tensors(path / "model.safetensors")
     own = network.state_dict()
@@ -112,6 +112,11 @@ def restore(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) ->
         for parameter in group["params"]:
             name = names[id(parameter)]
             kept = {key: moments[f"{key}.{name}"] for key in MOMENTS if f"{key}.{name}" in moments}
+            if kept and ("momentum_buffer" in kept) != ("momentum" in group):  # Muon keeps one moment, AdamW two
+                raise TrainingError(
+                    f"{path}: {name} was trained by another optimizer than now, which an earlier Bothways chose; "
+                    "finish the run with that, or start again without --resume and with another --out"
+                )
             optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in kept.items()}
 
 

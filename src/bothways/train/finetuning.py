@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -32,7 +33,7 @@ from bothways.train.optimizer import PLAIN_LR, Optim
 from bothways.train.ranks import Ranks
 from bothways.train.settings import Finetune
 from bothways.train.teaching import Teachers
-from bothways.train.training import Look, Training, records_hash, restore, steps_in, take_steps, telling
+from bothways.train.training import Look, Training, check_weights, records_hash, restore, steps_in, take_steps, telling
 from bothways.train.training import save as save_checkpoint
 
 
@@ -68,7 +69,7 @@ def finetune_run(
     wanted = replace(wanted, settings=replace(settings, optim=optim))
     if settings.frozen:
         optim = freeze(model, optim)
-    max_length = _max_length(settings, model)
+    max_length = _max_length(settings, model, resumed=folder.resume)
     train_records = teachers.taught(train_records, folder.log.tell)
     dev_records = None if dev_records is None else teachers.taught(dev_records, folder.log.tell)
     model.told += teachers.told
@@ -116,7 +117,9 @@ def finetune_run(
 
         if not best.has_waited(settings.patience):
             if settings.frozen and settings.minutes is None and settings.epochs > 1:
+                begun = time.monotonic()
                 _keep_vectors(training, encoded, dev)
+                training.progress.seconds += time.monotonic() - begun
             take_steps(training, total, examine=examine, extra=lambda: {"best": asdict(best), "steps": total})
         return _finish(training, best, dev, wanted, training.progress.seconds)
 
@@ -251,6 +254,7 @@ def _finish(training: Training, best: Best, dev: Dev | None, wanted: Any, second
     if training.ranks.first:
         if best.epoch >= 0:
             model.network.load_state_dict(read_tensors(folder.checkpoints / BEST))
+        check_weights(training)
         if dev is not None:
             scores = dev.scores()
         if not (folder.model / "config.json").is_file():
@@ -271,11 +275,11 @@ def _files(wanted: Any) -> list[Path | None]:
     return [file for part in parts for file in (part.train, part.dev)]
 
 
-def _max_length(settings: Finetune, model: Model) -> int:
+def _max_length(settings: Finetune, model: Model, *, resumed: bool) -> int:
     limit, asked = model.config.max_position_embeddings, settings.batching.max_length
-    if asked is not None and asked > limit:
+    if asked is not None and asked > limit and not resumed:  # an earlier Bothways read as much as it could
         raise ConfigError(f"batching.max_length is {asked}, and the model reads {limit} at most; ask for no more")
-    return asked or limit
+    return min(asked or limit, limit)
 
 
 def _examples(encoded: Sequence[Encoded]) -> list[Example]:

@@ -35,7 +35,7 @@ from bothways.train.heldout import HeldOut
 from bothways.train.loop import Report
 from bothways.train.ranks import Ranks
 from bothways.train.settings import Pretrain
-from bothways.train.training import Look, Training, restore, steps_in, take_steps, telling
+from bothways.train.training import Look, Training, check_weights, restore, steps_in, take_steps, telling
 from bothways.train.training import save as save_checkpoint
 
 DEFAULT_MINUTES = 10.0
@@ -75,6 +75,7 @@ def pretrain_run(wanted: Any, *, ranks: Ranks, device: torch.device) -> Run:
             return Look(scores)
 
         take_steps(training, total, examine=examine, extra=lambda: {"steps": total})
+        check_weights(training)
         return _finish(training, held_out, wanted)
 
 
@@ -145,7 +146,7 @@ def _held_out(
     try:
         return HeldOut(source, sequences, model, task, precision=precision, device=device), data
     except DataError:
-        remove(folder.path / "shards-dev")  # a resumed run, with more text, would find them to be of another
+        remove(shards.folder)  # a resumed run, with more text, would find them to be of another
         raise
 
 

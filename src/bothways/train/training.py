@@ -115,15 +115,13 @@ def take_steps(
 
     Raises:
         Stopped: Ctrl-C or SIGTERM; a checkpoint has been saved.
-        TrainingError: a gradient, or a weight after the last step, that is not finite.
+        TrainingError: a gradient that is not finite.
     """
     progress, folder = training.progress, training.folder
     saved_at = counted_until = time.monotonic()
 
     def after_step(report: Report) -> bool:
         nonlocal saved_at, counted_until
-        if progress.step == total:
-            _check_weights(training)
         entry = _entry(progress, report)
         look = examine(report)
         if look.scores is not None:
@@ -148,8 +146,8 @@ def take_steps(
         _train(training, total, progress, after_step, asked_to_stop)
 
 
-def _check_weights(training: Training) -> None:
-    """Look at all weights once, after the last step: what it spoilt, no gradient of another step would show.
+def check_weights(training: Training) -> None:
+    """Look once at all weights that are to be saved: what the last step spoilt, no gradient of another would show.
 
     Raises:
         TrainingError: one is not finite.
