@@ -86,7 +86,8 @@ def page(
 def _dated(rows: Sequence[Row], builtin: str | None) -> list[Row]:
     """A set's rows; of the built-in model those of its weights now, else the others under another name.
 
-    Of its untrained shape, which has other weights, those from before today's first row have the other name too.
+    Of its untrained shape, which has other weights, those from before today's first row have the other name too, until
+    there are others.
     """
 
     def built_in(row: Row) -> bool:
@@ -96,10 +97,14 @@ def _dated(rows: Sequence[Row], builtin: str | None) -> list[Row]:
         return list(rows)
     now = next((at for at, row in enumerate(rows) if built_in(row) and row["weights"] == builtin), len(rows))
 
+    anew = any(built_in(row) and UNTRAINED in row["start"] for row in rows[now:])
+
     def dated(at: int, row: Row) -> Row | None:
         if not built_in(row) or row["weights"] == builtin:
             return row
         if UNTRAINED in row["start"]:  # of the shape that was the built-in model's at that time
+            if anew and at < now:
+                return None
             earlier = at < now
         elif now < len(rows):
             return None

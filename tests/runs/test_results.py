@@ -253,3 +253,5 @@ def test_rows_of_an_earlier_built_in_model_say_so_until_there_are_others(world: 
     # An untrained shape is the one that was built in when it was measured.
     assert set(systems(named + today, "of today")) == {"builtin", "earlier builtin-untrained"}
     assert set(systems(today + named, "of today")) == {"builtin", "builtin-untrained"}
+    shapes = [row | {"weights": "of another"} for row in named if row.get("start") == "builtin-untrained"]
+    assert set(systems(named + today + shapes, "of today")) == {"builtin", "builtin-untrained"}
