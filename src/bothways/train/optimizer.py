@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -13,6 +14,7 @@ from bothways.infer.devices import fast_bfloat16
 from bothways.models.reading import Advice
 from bothways.nn.network import Network
 
+DROPOUT_STEPS = 1 << 16  # a probability to drop is rounded to a multiple of 1 / so many
 PLAIN_LR = 5e-5  # Devlin et al., 2018: 2e-5 to 5e-5 for a base model
 
 
@@ -47,6 +49,9 @@ class Optim:
     """dropout of attention weights, which fused kernels do without; none: as config.json says"""
 
     def __post_init__(self) -> None:
+        for name in ("lr", "weight_decay", "eps", "clip"):
+            if (value := getattr(self, name)) is not None and math.isinf(value):
+                raise ConfigError(f"optim.{name} is {value}; it must be a finite number; leave it out for the default")
         if self.lr is not None and not self.lr > 0:
             raise ConfigError(f"optim.lr is {self.lr}; it must be above 0 (fine-tuning: 1e-5 to 1e-4)")
         for name in ("warmup", "decay"):
@@ -58,6 +63,15 @@ class Optim:
         for name in ("dropout", "attention_dropout"):
             if (value := getattr(self, name)) is not None and not 0 <= value < 1:
                 raise ConfigError(f"optim.{name} is {value}; a probability to drop lies in [0, 1)")
+            if value is not None and round(value * DROPOUT_STEPS) == DROPOUT_STEPS:
+                raise ConfigError(
+                    f"optim.{name} is {value}, which is rounded to 1: all would be dropped; it must be below 0.99999"
+                )
+        if self.schedule == "stable" and self.warmup + self.decay > 1 + 1e-9:  # sums in binary are not exact
+            raise ConfigError(
+                f"optim.warmup is {self.warmup} and optim.decay is {self.decay}, more than all of the steps together; "
+                f"a stable schedule wants them to be at most 1 in sum; lower one of them"
+            )
         if not self.weight_decay >= 0:
             raise ConfigError(f"optim.weight_decay is {self.weight_decay}; it must be at least 0")
         if not self.eps > 0:
@@ -85,9 +99,8 @@ def make_optimizer(network: Network, settings: Optim) -> torch.optim.Optimizer:
     Jordan et al., 2024 (Muon: hidden matrices only); Liu et al., 2025, section 2.2 (its scale).
     """
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    hidden = {id(p) for layers in _layers(network) for p in layers.parameters() if p.ndim == 2}
-    if settings.method != "muon":
-        hidden.clear()
+    layers = _layers(network) if settings.method == "muon" else []
+    hidden = {id(p) for module in layers for p in module.parameters() if p.ndim == 2}
     groups = [
         {"params": [p for p in trained if p.ndim > 1 and id(p) not in hidden], "weight_decay": settings.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},

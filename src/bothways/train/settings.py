@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,7 +14,6 @@ from bothways.nn.layers import MOST_HIDDEN, Features
 from bothways.train.optimizer import Optim
 
 MOST = 1_000_000_000  # minutes or epochs: as many as nobody waits for, and as steps can still be counted of
-DROPOUT_STEPS = 1 << 16  # a probability to drop is rounded to a multiple of 1 / so many
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,6 @@ class Finetune:
             raise ConfigError(f"frozen_hidden is {self.frozen_hidden}; it must be from 1 to {MOST_HIDDEN}, or none")
         if self.patience is not None and self.patience < 1:
             raise ConfigError(f"patience is {self.patience}; it must be at least 1, or none")
-        _check_optim(self.optim)
         _check_minutes(self.checkpoint_minutes)
 
     @property
@@ -185,7 +182,6 @@ class Pretrain:
                 "optim.method auto and optim.lr none follow the advice of a model that is fine-tuned; "
                 "pre-training wants both said (by default muon and 0.001)"
             )
-        _check_optim(self.optim)
         _check_minutes(self.checkpoint_minutes)
 
 
@@ -198,20 +194,3 @@ def _check_length(name: str, value: float) -> None:
     """How long to train, in steps, epochs or minutes."""
     if not 0 < value <= MOST:
         raise ConfigError(f"{name} is {value}; it must be above 0 and at most {MOST:,}")
-
-
-def _check_optim(optim: Optim) -> None:
-    """What its own checks let pass, and a run would end by in the middle, or in a model that is worth nothing."""
-    for name in ("lr", "weight_decay", "eps", "clip"):
-        if (value := getattr(optim, name)) is not None and not math.isfinite(value):
-            raise ConfigError(f"optim.{name} is {value}; it must be a finite number; leave it out for the default")
-    for name in ("dropout", "attention_dropout"):
-        if (value := getattr(optim, name)) is not None and round(value * DROPOUT_STEPS) >= DROPOUT_STEPS:
-            raise ConfigError(
-                f"optim.{name} is {value}, which is rounded to 1: all would be dropped; it must be below 0.99999"
-            )
-    if optim.schedule == "stable" and optim.warmup + optim.decay > 1 + 1e-9:  # sums in binary are not exact
-        raise ConfigError(
-            f"optim.warmup is {optim.warmup} and optim.decay is {optim.decay}, more than all of the steps together; "
-            f"a stable schedule wants them to be at most 1 in sum; lower one of them"
-        )
