@@ -83,6 +83,7 @@ class HeadsPlan(Plan):
 
     start: Start
     research: bool
+    only: tuple[str, ...]
     epochs: int
     minutes: float | None
     rate: float
@@ -101,7 +102,8 @@ class HeadsPlan(Plan):
 
     @property
     def heads(self) -> tuple[Head, ...]:
-        return RESEARCH if self.research else OPEN
+        heads = RESEARCH if self.research else OPEN
+        return tuple(head for head in heads if not self.only or head.name in self.only)
 
     @property
     def beside(self) -> list[tuple[Head, int]]:
@@ -145,7 +147,7 @@ class HeadsPlan(Plan):
             "more": " ".join(self.more),
             "seed": seed,
             "quick": self.quick,
-        }
+        } | ({"only": list(self.only)} if self.only else {})
 
     def read(self, name: str, split: str) -> list[Row]:
         """The records of a set; of a quick run a few of them, evenly spread."""
@@ -162,6 +164,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = flags(__doc__, "heads", shared="en/ and zh/", seeds=1)
     parser.add_argument("--start", required=True, help="the encoder to start from: a folder, a run, or builtin")
     parser.add_argument("--research", action="store_true", help="train on the sets that are for research only")
+    names = [head.name for head in RESEARCH]
+    parser.add_argument(
+        "--only", nargs="+", choices=names, default=[], metavar="HEAD", help=f"of --research: {', '.join(names)}"
+    )
     parser.add_argument("--epochs", type=int, default=None, help="default: 3")
     parser.add_argument(
         "--minutes", type=float, default=None, help="of training in all instead, silver labels included"
@@ -176,6 +182,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if not (wanted.shared / "en").is_dir():
         sys.exit(f"{wanted.shared} holds no en/; name the folder of the data by --shared")
+    if wanted.only and not wanted.research:
+        sys.exit("--only is for --research: the heads that ship are trained together")
     folder = Path(wanted.start)
     if wanted.start != "builtin" and not any((folder / at / "config.json").is_file() for at in (".", "model")):
         sys.exit(f"--start {wanted.start} is no model's folder")
@@ -189,6 +197,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         **{name: getattr(common, name) for name in common.__dataclass_fields__},
         start=Start(folder.resolve().name, locate(wanted.start), ("en", "zh"), ()),
         research=wanted.research,
+        only=tuple(wanted.only),
         epochs=wanted.epochs or (1 if wanted.quick else 3),
         minutes=wanted.minutes,
         rate=wanted.lr,
@@ -215,7 +224,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def trained(plan: HeadsPlan, seed: int) -> Path:
     """The run of that seed, trained where it is not there yet: the heads and what is learnt beside them together."""
-    base = plan.base / plan.kind
+    base = plan.base / "-".join((plan.kind, *plan.only))
     out, dev = base / f"seed-{seed}", base / "dev.jsonl"
     amounts = "-".join(str(getattr(plan, name)) for name, *_ in BESIDE)
     train = base / f"train-{amounts}.jsonl"

@@ -36,8 +36,8 @@ def heads_section(rows: Sequence[Row]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for kind, heads in (("open", OPEN), ("research", RESEARCH)):
-        own = _latest([row for row in rows if row.get("heads") == kind])
         for head in heads:
+            own = _latest([row for row in rows if (row.get("heads"), row.get("head")) == (kind, head.name)])
             for name in head.tests:
                 lines += _lines(kind, head, name, own, rows)
     return "\n".join([SECTION, *lines, ""]) if len(lines) > 2 else ""
@@ -46,7 +46,7 @@ def heads_section(rows: Sequence[Row]) -> str:
 def _latest(rows: Sequence[Row]) -> list[Row]:
     """The rows of the way that was gone last: its start, length, rate and whatever else was set."""
     amounts = ("silver", "text", "vectors", "english", "search", "questions")
-    settings = ("weights", "length", "lr", "batch", *amounts, "shares", "more", "quick")
+    settings = ("weights", "length", "lr", "batch", *amounts, "shares", "more", "only", "quick")
     return [row for row in rows if all(row.get(name) == rows[-1].get(name) for name in settings)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def plan(shared: Path, tmp_path: Path) -> HeadsPlan:
     start = Start("none", tmp_path, ("en", "zh"), ())
     rows = Rows(tmp_path / "rows.jsonl")
     return HeadsPlan(
-        shared, tmp_path, rows, 1, False, start, False, 8, None, 1e-3, 32, 2000, 1000, 100, 3000, 100, 50, ()
+        shared, tmp_path, rows, 1, False, start, False, (), 8, None, 1e-3, 32, 2000, 1000, 100, 3000, 100, 50, ()
     )
 
 
@@ -52,6 +53,15 @@ def test_tags_are_taken_over_where_all_words_have_the_same_lengths() -> None:
     row = {"tokens": ["北京", "大學"], "tags": ["PROPN", "NOUN"]}
     assert simplified_tags(["北京", "大学"], row) == ["PROPN", "NOUN"]
     assert simplified_tags(["北", "京大学"], row) is None
+
+
+def test_some_of_the_research_heads_are_another_plan(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    every = replace(plan(tmp_path, tmp_path), research=True)
+    some = replace(every, only=("words", "en_entities"))
+    assert [head.name for head in some.heads] == ["words", "en_entities"]
+    assert len(every.heads) > 2
+    assert some.key(0) != every.key(0)
 
 
 def test_sentences_are_joined_only_to_train_and_only_with_their_like() -> None:
