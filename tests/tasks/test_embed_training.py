@@ -12,8 +12,10 @@ from torch.nn import functional as F
 from bothways.batch import pack
 from bothways.errors import DataError
 from bothways.infer.predictor import Predictor
+from bothways.models.model import load, save, start_from
 from bothways.tasks.embed import HEAD, EmbedSettings, EmbedTask
 from bothways.tasks.embed_loss import contrast, cosent, distillation, step_loss
+from bothways.tasks.multi import MultiTask
 
 PAIRS = [{"text_a": "a b c", "text_b": "d e"}, {"text_a": "f", "text_b": "g h"}, {"text_a": "i j", "text_b": "k l m"}]
 GRADED = [row | {"label": grade} for row, grade in zip(PAIRS, (4.5, 0.0, 2), strict=True)]
@@ -33,6 +35,49 @@ def made(make_model, as_records, rows, settings=None, dropout=0.0):
     model = make_model(task, dropout=dropout)
     encoded = task.encode(records, model.tokenizer, max_length=32, labelled=True)
     return model, task, [example for one in encoded for example in one.examples]
+
+
+# ------------------------------------------------------------------------------------------ what it begins from
+
+
+def before(make_model, folder, **settings):
+    """A saved model of vectors, and one to go on from it."""
+    task = EmbedTask(EmbedSettings(**settings), prompts={"query": "find ", "usual": "a "}, prompt="a ")
+    return save(make_model(task), folder)
+
+
+def test_a_model_of_vectors_goes_on_as_it_was(make_model, tmp_path):
+    start = before(make_model, tmp_path / "start", pooling="cls", normalize=False, max_length=12)
+    again = start_from(start, EmbedTask(EmbedSettings(), kind="pairs"))
+    assert again.task.settings == EmbedSettings(pooling="cls", normalize=False, max_length=12)
+    assert (again.task.kind, again.task.prompts["query"], again.task.prompt) == ("pairs", "find ", "a ")
+    told = "as the model that it begins from: pooling cls, normalize False, max_length 12, the prompts query, usual"
+    assert again.told == [f"{told} ('a ' before each text)"]
+    assert load(save(again, tmp_path / "again")).task.to_dict() == again.task.to_dict()
+
+
+def test_what_is_said_anew_counts(make_model, tmp_path):
+    start = before(make_model, tmp_path / "start", pooling="cls", normalize=False, max_length=12)
+    said = EmbedSettings(pooling="max", normalize=True, max_length=9)
+    assert start_from(start, EmbedTask(said)).task.settings == said
+    words = EmbedTask(EmbedSettings(teacher="t", taught="word"))
+    assert start_from(start, words).task.settings.pooling == "mean"
+    plain = start_from(save(make_model(None), tmp_path / "plain"), EmbedTask(EmbedSettings())).task
+    assert (plain.settings, plain.told) == (EmbedSettings(pooling="mean", normalize=True), ())
+
+
+def test_a_part_of_several_tasks_goes_on_too(make_model, tmp_path):
+    def several():
+        return MultiTask({"sense": EmbedTask(EmbedSettings()), "other": EmbedTask(EmbedSettings())}, {})
+
+    start = before(make_model, tmp_path / "start", pooling="cls")
+    parts = start_from(start, several()).task.parts
+    assert [part.settings.pooling for part in parts.values()] == ["cls", "cls"]
+    task = MultiTask({"sense": parts["sense"]}, {"sense": 1.0})
+    again = start_from(save(make_model(task), tmp_path / "several"), several())
+    assert [part.settings.pooling for part in again.task.parts.values()] == ["cls", "mean"]
+    assert len(again.told) == 1
+    assert again.told[0].startswith("sense: as the model that it begins from")
 
 
 # ------------------------------------------------------------------------------------------------------- losses

@@ -173,6 +173,8 @@ def _check_segments(config: EncoderConfig, task: Task | None, folder: Path) -> N
 def start_from(name: str | Path, task: Task, *, pooler: bool = True, features: Features | None = None) -> Model:
     """A model for `task` that starts from the encoder of another: its heads are kept where they fit, else fresh.
 
+    Its own task is that one as it goes on from the other's (`Task.after`).
+
     `pooler=False` leaves the pooler out, where nothing would train it. `features`: what its heads are to read.
 
     Raises:
@@ -182,6 +184,7 @@ def start_from(name: str | Path, task: Task, *, pooler: bool = True, features: F
     folder = locate(name)
     config, raw = read_config(folder)
     _check_segments(config, task, folder)
+    task = task.after(_task_before(folder, raw))
     tokenizer = tokenizer_of(folder, config)
     weights = weights_of(folder, config, raw)
     with torch.device("meta"):
@@ -198,6 +201,14 @@ def start_from(name: str | Path, task: Task, *, pooler: bool = True, features: F
     same = saved_features(folder) == features  # else a head may fit though it has learnt to read other vectors
     made = Model(tokenizer, network, task, folder, [*task.told], advice=saved_advice(folder))
     return _assign(made, weights, heads=same)
+
+
+def _task_before(folder: Path, raw: dict[str, Any]) -> Task | None:
+    """The task of a model to start from; none where its heads can't be loaded, for then its encoder is all that is."""
+    try:
+        return saved_task(folder, raw)
+    except ModelError:
+        return None
 
 
 def single_head(model: Model, name: str) -> Model:

@@ -72,7 +72,7 @@ class Task(ABC):
     points: float | None = 100.0  # that 1 of the criterion is: of a share, 100; None: it is no measure of points
     longest: int | None = None  # tokens of a text that it reads; None: as many as the encoder can
     segments: int = 1  # that it tells apart in a sequence: 2 where it reads two texts
-    told: Sequence[str] = ()  # what a saved model asks for and this task does not do, or will not be saved, in words
+    told: Sequence[str] = ()  # in words: what a saved model asks for and this task does not do, what it took over
 
     @classmethod
     @abstractmethod
@@ -82,6 +82,10 @@ class Task(ABC):
         Raises:
             DataError: a record that can't be of this task, with its file and line.
         """
+
+    def after(self, start: Task | None) -> Task:
+        """This task as it goes on from a model of the task `start`: with what that settled and nobody settled anew."""
+        return self
 
     @property
     @abstractmethod

@@ -50,14 +50,15 @@ Pooling = Literal["mean", "cls", "max"]
 class EmbedSettings:
     """How texts become vectors, and how those are learnt."""
 
-    pooling: Pooling = "mean"
-    """a text's vector: the mean of its tokens' (special ones included), that of [CLS], or their maximum"""
-    normalize: bool = True
-    """vectors of length 1, so that a dot product is a cosine"""
+    pooling: Pooling | None = None
+    """a text's vector: the mean of its tokens' (special ones included), that of [CLS], or their maximum; none: as in
+    the model that it begins from, or else the mean"""
+    normalize: bool | None = None
+    """vectors of length 1, so that a dot product is a cosine; none: as in the model that it begins from, or else yes"""
     long: Literal["windows", "cut"] = "windows"
     """a text longer than the model: pool over all of its windows, or read the first one only"""
     max_length: int | None = None
-    """tokens of a window; none: what the model reads"""
+    """tokens of a window; none: as in the model that it begins from, or else what it reads"""
     scale: float = 20.0
     """what cosines are multiplied by in the loss: the inverse of a temperature"""
     positive: str | None = None
@@ -74,11 +75,15 @@ class EmbedSettings:
             raise ConfigError(f"embed.scale is {self.scale}; it must be above 0")
         if self.taught == "word" and self.teacher is None:
             raise ConfigError("embed.taught is word, but no teacher is named; say embed.teacher too")
-        if self.taught == "word" and self.pooling != "mean":
+        if self.taught == "word" and self.pooling not in (None, "mean"):
             raise ConfigError(
                 f"embed.taught is word, and a word's vector is the mean of its pieces'; found embed.pooling "
                 f"{self.pooling}: leave it out"
             )
+
+    def whole(self) -> EmbedSettings:
+        """With the usual for what was left open."""
+        return replace(self, pooling=self.pooling or "mean", normalize=self.normalize is not False)
 
 
 class EmbedTask(Task):
@@ -104,13 +109,35 @@ class EmbedTask(Task):
         prompts: dict[str, str] | None = None,
         prompt: str = "",
     ) -> None:
-        self.settings, self.prompts, self.prompt = settings, prompts or {}, prompt
+        self.asked, self.settings = settings, settings.whole()
+        self.prompts, self.prompt = prompts or {}, prompt
         self.kind: Kind | None = kind
         self.points = None if kind == "texts" else 100.0  # their score is how evenly vectors spread, in nats
         self.longest = settings.max_length
         self.level: Level = level
         self.segments = 2 if level == "pair" else 1
         self.words: Words = words
+
+    def after(self, start: Task | None) -> EmbedTask:
+        """How the model before pooled, what it read at once and its prompts; words' vectors are always means."""
+        if not isinstance(start, EmbedTask):
+            return self
+        names = ("normalize", "max_length") if self.asked.taught == "word" else ("pooling", "normalize", "max_length")
+        taken = {name: getattr(start.settings, name) for name in names if getattr(self.asked, name) is None}
+        made = EmbedTask(
+            replace(self.asked, **taken),
+            kind=self.kind,
+            level=self.level,
+            words=self.words,
+            prompts=start.prompts,
+            prompt=start.prompt,
+        )
+        lines = [f"{name} {value}" for name, value in taken.items() if value is not None]
+        if start.prompts:
+            before = f"{start.prompt!r} before each text" if start.prompt else "none of them before a text here"
+            lines.append(f"the prompts {', '.join(start.prompts)} ({before})")
+        made.told = [f"as the model that it begins from: {', '.join(lines)}"] if lines else []
+        return made
 
     @property
     def architecture(self) -> str:
@@ -129,7 +156,7 @@ class EmbedTask(Task):
     def heads(self, encoder: Encoder) -> dict[str, Head]:
         """Pooling, which has nothing to learn."""
         pooling = "max" if self.settings.pooling == "max" else "mean"
-        return {HEAD: VectorHead(pooling, normalize=self.settings.normalize)}
+        return {HEAD: VectorHead(pooling, normalize=self.settings.normalize is not False)}
 
     # ------------------------------------------------------------------------------------------- encoding
 

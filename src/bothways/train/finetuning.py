@@ -60,6 +60,8 @@ def finetune_run(
         return run
     seed_everything(wanted.common.seed)
     model = start_from(settings.model, task, features=settings.features)
+    assert model.task is not None
+    task = model.task  # as it goes on from the model before
     trained_on = first_places(train_records)
     dev_data = "" if dev_records is None else records_hash(dev_records)  # before a teacher adds vectors
     before = saved_texts(model.folder) if model.folder is not None else None
