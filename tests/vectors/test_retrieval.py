@@ -193,9 +193,34 @@ def test_from_the_command_line(command, folder, corpus):
     assert (code, json.loads(out)["judged_only"], err.count("\n")) == (0, True, 1)
     assert err.startswith("only each query's judged documents are ranked, since the qrels list documents of grade 0;")
     assert command("evaluate", folder, "--data", corpus(JUDGED), "--quiet").err == ""
+    code, out, err = command("evaluate", folder, "--data", corpus(JUDGED), "--json", "--candidates", "corpus")
+    assert (code, json.loads(out)["judged_only"], err) == (0, False, "")
     code, _, err = command("evaluate", folder, "--data", corpus(RELEVANT), "--split", "dev")
     assert code == 2
-    assert "no qrels.dev.jsonl or qrels.jsonl; there are corpus.jsonl.gz" in err
+    assert "no qrels.dev.jsonl or qrels/dev.tsv or qrels.jsonl; there are corpus.jsonl.gz" in err
+
+
+def test_a_folder_of_beir_is_read_as_it_is(predictor, corpus, tmp_path):
+    wanted = evaluate_retrieval(predictor, corpus(RELEVANT))
+    (tmp_path / "qrels.test.jsonl.gz").unlink()
+    (tmp_path / "queries.test.jsonl.gz").rename(tmp_path / "queries.jsonl.gz")
+    (tmp_path / "qrels").mkdir()
+    lines = ["query-id\tcorpus-id\tscore", *("\t".join(map(str, line)) for line in RELEVANT)]
+    (tmp_path / "qrels" / "test.tsv").write_text("\n".join(lines) + "\n")
+    found = evaluate_retrieval(predictor, tmp_path)
+    assert found | {"seconds": 0} == wanted | {"seconds": 0}
+
+
+def test_what_is_ranked_can_be_said(predictor, corpus):
+    usual = evaluate_retrieval(predictor, corpus(JUDGED))
+    whole = evaluate_retrieval(predictor, corpus(JUDGED), candidates="corpus")
+    assert (usual["judged_only"], whole["judged_only"], whole["records"]) == (True, False, 43)
+    same = ("ndcg@10", "words.ndcg@10", "both.map")  # for the queries that count
+    assert whole | {"left_out": 0, "seconds": 0} == evaluate_retrieval(predictor, corpus(RELEVANT)) | {"seconds": 0}
+    few = evaluate_retrieval(predictor, corpus(RELEVANT), candidates="judged")
+    assert few["records"] == 7
+    assert few["ndcg@10"] > whole["ndcg@10"]
+    assert {name: few[name] for name in same} != {name: usual[name] for name in same}
 
 
 def test_mistakes(predictor, corpus):

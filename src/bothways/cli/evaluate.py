@@ -28,6 +28,8 @@ class Evaluate:
     """labelled records, or a folder of corpus, queries and qrels to rank"""
     split: str = "test"
     """of such a folder: which qrels.SPLIT and queries.SPLIT"""
+    candidates: Literal["auto", "judged", "corpus"] = "auto"
+    """of such a folder: rank a query's judged documents, or the whole corpus; auto: judged ones if some have grade 0"""
     against: str | None = None
     """another model or run for the same task: is this one better? By a paired bootstrap over the records"""
     json: bool = False
@@ -48,8 +50,10 @@ def run(argv: list[str]) -> int:
         raise ConfigError("--against compares in one precision, found --precision all; leave one of them out")
     if wanted.data.is_dir():
         _check_ranking(wanted)
-    elif wanted.data.exists() and wanted.split != Evaluate.split:
-        raise ConfigError(f"--split is for a folder to rank, and {wanted.data} is none; leave it out")
+    elif wanted.data.exists():
+        for flag in ("split", "candidates"):
+            if getattr(wanted, flag) != getattr(Evaluate, flag):
+                raise ConfigError(f"--{flag} is for a folder to rank, and {wanted.data} is none; leave it out")
     scores = _every_precision(wanted) if wanted.precision == "all" else _scores(wanted, wanted.precision)
     if wanted.against is not None:
         scores |= {"against": _compared(wanted, wanted.against)}
@@ -91,11 +95,11 @@ def _scores(wanted: Evaluate, precision: Any) -> dict[str, Any]:
     if wanted.data.is_dir():
         from bothways.vectors.retrieval import evaluate_retrieval
 
-        scores = evaluate_retrieval(predictor, wanted.data, split=wanted.split)
-        if scores["judged_only"] and not wanted.common.quiet:
+        scores = evaluate_retrieval(predictor, wanted.data, split=wanted.split, candidates=wanted.candidates)
+        if scores["judged_only"] and wanted.candidates == "auto" and not wanted.common.quiet:
             print(
                 "only each query's judged documents are ranked, since the qrels list documents of grade 0; "
-                "to rank the whole corpus, leave those lines out",
+                "to rank the whole corpus, say --candidates corpus",
                 file=sys.stderr,
             )
         return scores

@@ -4,8 +4,10 @@
     queries[.SPLIT].jsonl {"_id": "q1", "text": "…"}
     qrels[.SPLIT].jsonl  {"query_id": "q1", "corpus_id": "d1", "score": 1}
 
-Where judgements of 0 are listed too (WikiQA, TrecQA), only the judged candidates of a query are ranked. Queries
-without a relevant document are left out. By words, only documents that share one with the query are found.
+So a folder of BEIR is read as it is, whose judgements are in qrels/SPLIT.tsv, as query-id and corpus-id. Where
+judgements of 0 are listed too (WikiQA, TrecQA), only the judged candidates of a query are ranked, unless the whole
+corpus is asked for. Queries without a relevant document are left out. By words, only documents that share one with the
+query are found.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -33,14 +35,24 @@ SCORED = {10: ("ndcg@10", "mrr@10", "recall@10", "map"), 100: ("recall@100",)}
 _ENDINGS = [ending + zipped for ending in READERS for zipped in ("", ".gz", ".xz")]
 
 Ranking = dict[str, list[tuple[str, float]]]
+Candidates = Literal["auto", "judged", "corpus"]
 
 
-def evaluate_retrieval(model: Predictor | None, folder: str | Path, *, split: str = "test") -> dict[str, Any]:
+def evaluate_retrieval(
+    model: Predictor | None, folder: str | Path, *, split: str = "test", candidates: Candidates = "auto"
+) -> dict[str, Any]:
     """`ndcg@10`, `mrr@10`, `recall@10`, `recall@100`, `map` of the model; of BM25 as `words.…`, of both as `both.…`
 
     Both are joined as `search` does it, by the best hundred of each. A `pair` or `similarity` model reads each query
     with each candidate (of a whole corpus: with BM25's best hundred).
     None: BM25 alone.
+
+    Args:
+        model: what gives vectors, or reads pairs
+        folder: of corpus, queries and qrels
+        split: which queries and qrels
+        candidates: what is ranked for a query: its judged documents, the corpus, or (auto) the first where grades of 0
+            are listed, else the second
 
     Raises:
         DataError: a file that is missing, or a judgement of what is not there.
@@ -54,7 +66,8 @@ def evaluate_retrieval(model: Predictor | None, folder: str | Path, *, split: st
         if (id := id_of(record, number)) in documents:
             raise record.error(f"the id {id!r} is that of an earlier document too; wanted each once")
         documents[id] = text_of(record)
-    every_grade, judged = _qrels(folder, split, documents)
+    every_grade, zeros = _qrels(folder, split, documents)
+    judged = zeros if candidates == "auto" else candidates == "judged"
     grades = {query: given for query, given in every_grade.items() if any(grade > 0 for grade in given.values())}
     queries = _queries(folder, split, grades)
     task = getattr(model.model.task, "name", None) if model is not None else None
@@ -64,8 +77,8 @@ def evaluate_retrieval(model: Predictor | None, folder: str | Path, *, split: st
         rankings = {"words.": words}
     elif task in ("pair", "similarity"):
         found_first = {query: [id for id, _ in words[query][:DEPTH]] for query in queries}
-        candidates = {query: list(grades[query]) for query in queries} if judged else found_first
-        rankings = {"": _by_pairs(model, documents, queries, candidates, told), "words.": words}
+        read = {query: list(grades[query]) for query in queries} if judged else found_first
+        rankings = {"": _by_pairs(model, documents, queries, read, told), "words.": words}
     elif task not in (None, "embed", "pretrain", "masked", "multi"):
         raise ModelError(f"a model of {task} doesn't find texts; wanted one of embed, pair or similarity")
     else:
@@ -101,7 +114,7 @@ def _needed(folder: Path, *names: str) -> Path:
     for name in names:
         if (path := _file(folder, name)) is not None:
             return path
-    wanted = " or ".join(f"{name}.jsonl" for name in names)
+    wanted = " or ".join(f"{name}.tsv" if "/" in name else f"{name}.jsonl" for name in names)
     there = ", ".join(sorted(path.name for path in folder.iterdir())[:12])
     raise DataError(
         f"no {wanted}; " + (f"there are {there}; another --split?" if there else "it is empty"), path=folder
@@ -111,12 +124,18 @@ def _needed(folder: Path, *names: str) -> Path:
 def _qrels(folder: Path, split: str, documents: Mapping[str, str]) -> tuple[dict[str, dict[str, int]], bool]:
     """The grades of each query's documents, and whether those of no use are listed too."""
     grades: dict[str, dict[str, int]] = {}
-    for record in read_records(_needed(folder, f"qrels.{split}", "qrels")):
-        query, document = (str(require(record, name, str, int)) for name in ("query_id", "corpus_id"))
+    for record in read_records(_needed(folder, f"qrels.{split}", f"qrels/{split}", "qrels")):
+        query, document = (_judged(record, name) for name in ("query_id", "corpus_id"))
         if document not in documents:
             raise record.error(f"document {document!r} is judged, but the corpus doesn't have it")
         grades.setdefault(query, {})[document] = _grade(record)
     return grades, any(grade == 0 for given in grades.values() for grade in given.values())
+
+
+def _judged(record: Record, name: str) -> str:
+    """The id of a query or a document; BEIR writes query-id."""
+    theirs = name.replace("_", "-")
+    return str(require(record, theirs if name not in record.fields and theirs in record.fields else name, str, int))
 
 
 def _grade(record: Record) -> int:
