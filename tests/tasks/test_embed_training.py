@@ -52,8 +52,26 @@ def test_a_model_of_vectors_goes_on_as_it_was(make_model, tmp_path):
     assert again.task.settings == EmbedSettings(pooling="cls", normalize=False, max_length=12)
     assert (again.task.kind, again.task.prompts["query"], again.task.prompt) == ("pairs", "find ", "a ")
     told = "as the model that it begins from: pooling cls, normalize False, max_length 12, the prompts query, usual"
-    assert again.told == [f"{told} ('a ' before each text)"]
+    assert again.told == [f"{told} ('find ' before the first text of a pair in training)"]
     assert load(save(again, tmp_path / "again")).task.to_dict() == again.task.to_dict()
+
+
+def test_pairs_are_read_as_a_search_reads_them(tokenizer, as_records):
+    task = EmbedTask(EmbedSettings(), kind="pairs", prompts={"query": "a ", "passage": "b "}, prompt="c ")
+
+    def read(rows, labelled=True):
+        (encoded,) = task.encode(as_records(rows[:1]), tokenizer, max_length=32, labelled=labelled)
+        return [list(piece.input_ids) for piece in encoded.examples[0].pieces]
+
+    def ids(*texts):
+        return [[tokenizer.cls_id, *one.ids, tokenizer.sep_id] for one in tokenizer.encode(texts)]
+
+    assert read(TRIPLETS) == ids("a a b c", "b d e", "b x")
+    assert read(GRADED) == ids("c a b c", "c d e")
+    assert read(TEXTS) == ids("c a b c", "c a b c")
+    assert read(PAIRS, labelled=False) == ids("c a b c", "c d e")
+    task.prompts = {"query": "a "}
+    assert read(PAIRS) == ids("a a b c", "c d e")
 
 
 def test_what_is_said_anew_counts(make_model, tmp_path):

@@ -42,6 +42,10 @@ from bothways.text.tokenizer import Tokenizer
 HEAD = "vector"
 WINDOWED = "longer than the model reads at once: pooled over windows"
 PARTS = ("token", "character", "word")
+SIDES = {
+    "query": ("query",),
+    "document": ("document", "passage", "corpus"),
+}  # as sentence-transformers' prompts are called
 Level = Literal["sentence", "pair", "token", "character", "word"]
 Pooling = Literal["mean", "cls", "max"]
 
@@ -134,8 +138,9 @@ class EmbedTask(Task):
         )
         lines = [f"{name} {value}" for name, value in taken.items() if value is not None]
         if start.prompts:
-            before = f"{start.prompt!r} before each text" if start.prompt else "none of them before a text here"
-            lines.append(f"the prompts {', '.join(start.prompts)} ({before})")
+            first, other, *_ = made.before_texts(self.kind, 2)
+            before = f"{first!r} before each text" if first == other else f"{first!r} before the first text of a pair"
+            lines.append(f"the prompts {', '.join(start.prompts)} ({before if first or other else 'none'} in training)")
         made.told = [f"as the model that it begins from: {', '.join(lines)}"] if lines else []
         return made
 
@@ -191,6 +196,19 @@ class EmbedTask(Task):
             return self._words(records, tokenizer, limit, first)
         return self._sentences(records, tokenizer, kind, limit, first)
 
+    def prompt_of(self, side: Literal["query", "document"]) -> str | None:
+        """The name of the prompt for one side of a search, if there is one."""
+        return next((name for name in SIDES[side] if name in self.prompts), None)
+
+    def before_texts(self, kind: Kind | None, number: int) -> list[str]:
+        """What stands before each of a record's texts: of pairs to learn from, what stands there in a search."""
+        if kind != "pairs":
+            return [self.prompt] * number
+        query, document = (
+            self.prompts[name] if (name := self.prompt_of(side)) else self.prompt for side in ("query", "document")
+        )
+        return [query, *[document] * (number - 1)][:number]
+
     def _words(self, records: Sequence[Record], tokenizer: Tokenizer, limit: int, first: int) -> list[Encoded]:
         """A group of rows for each word that a teacher has a vector of, with that vector."""
         parted = encode_parts(
@@ -209,7 +227,12 @@ class EmbedTask(Task):
         """[CLS] text [SEP] of each text, in windows if it is long."""
         positive = self.settings.positive
         texts = [texts_of(record, kind, positive) for record in records]
-        encodings = iter(tokenizer.encode([self.prompt + text for several in texts for text in several]))
+        prompted = [
+            prompt + text
+            for several in texts
+            for prompt, text in zip(self.before_texts(kind, len(several)), several, strict=True)
+        ]
+        encodings = iter(tokenizer.encode(prompted))
         encoded = []
         for number, (record, several) in enumerate(zip(records, texts, strict=True), first):
             if not several:

@@ -22,6 +22,7 @@ import numpy as np
 from bothways.data.record import Record, require
 from bothways.errors import ModelError
 from bothways.infer.predictor import Predictor
+from bothways.tasks.embed import EmbedTask
 from bothways.vectors.embed import identity_of
 
 FORMAT = 1
@@ -133,9 +134,8 @@ def text_of(record: Record) -> str:
 
 def embedder_of(model: Predictor, options: Mapping[str, Any], side: Literal["query", "document"]) -> Predictor:
     """The model with the index's options, and with its own prompt for that side if it has one."""
-    prompts = getattr(model.model.task, "prompts", {})
-    names = ("query",) if side == "query" else ("document", "passage", "corpus")  # as sentence-transformers has them
-    return model.embedder(**options, prompt=next((name for name in names if name in prompts), None))
+    task = model.model.task
+    return model.embedder(**options, prompt=task.prompt_of(side) if isinstance(task, EmbedTask) else None)
 
 
 def made_by(model: Predictor, options: Mapping[str, Any]) -> dict[str, Any]:
