@@ -42,10 +42,7 @@ from bothways.text.tokenizer import Tokenizer
 HEAD = "vector"
 WINDOWED = "longer than the model reads at once: pooled over windows"
 PARTS = ("token", "character", "word")
-SIDES = {
-    "query": ("query",),
-    "document": ("document", "passage", "corpus"),
-}  # as sentence-transformers' prompts are called
+SIDES = {"query": ("query",), "document": ("document", "passage", "corpus")}  # sentence-transformers' names of prompts
 Level = Literal["sentence", "pair", "token", "character", "word"]
 Pooling = Literal["mean", "cls", "max"]
 
