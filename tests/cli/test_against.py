@@ -96,10 +96,21 @@ def test_models_of_two_tasks_are_not_compared(made, command, tmp_path: Path):
     assert not (tmp_path / "other").exists()
 
 
-def test_what_can_not_be_compared_is_told_before_anything_is_scored(made, command, monkeypatch: pytest.MonkeyPatch):
+def test_what_can_not_be_compared_is_told_before_anything_is_scored(
+    made, command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr("bothways.infer.predictor.Predictor.score", lambda *_, **__: pytest.fail("it was scored"))
     told = command("evaluate", made.finetuned, "--data", made.dev, "--against", made.pretrained)
     assert told.code != 0
-    assert "two of one task can be compared" in told.err or "has no task" in told.err
+    assert "this model was pre-trained but has no task yet" in told.err
+    data = tmp_path / "pairs.jsonl"
+    data.write_text("".join(f'{{"text_a": "{n}", "text_b": "b"}}\n' for n in range(4)), encoding="utf-8")
+    out = tmp_path / "vectors"
+    words = ("--model", made.pretrained, "--train", data, "--dev", data, "--against", made.pretrained, "--out", out)
+    told = command("finetune", "embed", *words)
+    assert (
+        told.err == "bothways: error: models for embed can't be compared record by record: the task has no such score\n"
+    )
+    assert not out.exists()
     told = command("evaluate", made.finetuned, "--data", made.dev, "--split", "dev")
     assert "--split is for a folder to rank" in told.err

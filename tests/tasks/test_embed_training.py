@@ -13,8 +13,10 @@ from bothways.batch import pack
 from bothways.errors import DataError
 from bothways.infer.predictor import Predictor
 from bothways.models.model import load, save, start_from
+from bothways.tasks.classify import ClassifySettings, ClassifyTask
 from bothways.tasks.embed import HEAD, EmbedSettings, EmbedTask
 from bothways.tasks.embed_loss import contrast, cosent, distillation, step_loss
+from bothways.tasks.embed_metrics import embed_metrics
 from bothways.tasks.multi import MultiTask
 
 PAIRS = [{"text_a": "a b c", "text_b": "d e"}, {"text_a": "f", "text_b": "g h"}, {"text_a": "i j", "text_b": "k l m"}]
@@ -47,20 +49,48 @@ def before(make_model, folder, **settings):
 
 
 def test_a_model_of_vectors_goes_on_as_it_was(make_model, tmp_path):
-    start = before(make_model, tmp_path / "start", pooling="cls", normalize=False, max_length=12)
+    start = before(make_model, tmp_path / "start", pooling="cls", max_length=12)
     again = start_from(start, EmbedTask(EmbedSettings(), kind="pairs"))
-    assert again.task.settings == EmbedSettings(pooling="cls", normalize=False, max_length=12)
+    assert again.task.settings == EmbedSettings(pooling="cls", max_length=12)
     assert (again.task.kind, again.task.prompts["query"], again.task.prompt) == ("pairs", "find ", "a ")
-    told = "as the model that it begins from: pooling cls, normalize False, max_length 12, the prompts query, usual"
-    assert again.told == [f"{told} ('find ' before the first text of a pair in training)"]
+    told = "as the model that it begins from: pooling cls, max_length 12, the prompts query, usual"
+    assert again.told == [f"{told} ('find ' before the first text of a pair, 'a ' before the others in training)"]
     assert load(save(again, tmp_path / "again")).task.to_dict() == again.task.to_dict()
+    graded = start_from(start, EmbedTask(EmbedSettings(), kind="graded"))
+    assert graded.told == [f"{told} ('a ' before each text in training)"]
+    settled = graded.task.settled(EmbedSettings(scale=3.0))
+    assert settled == EmbedSettings(pooling="cls", max_length=12, scale=3.0)
+
+
+def test_a_run_that_is_resumed_pools_as_it_was_begun(make_model, tmp_path):
+    """Before a run took over what the model before did, its config.toml said mean and no longest text."""
+    start = before(make_model, tmp_path / "start", pooling="cls", max_length=12)
+    begun = EmbedSettings(pooling="mean")
+    task = start_from(start, EmbedTask(EmbedSettings()), begun=begun).task
+    assert (task.settings, task.longest) == (begun, None)
+
+
+def test_how_vectors_were_made_may_be_lost_but_not_untold(make_model, tmp_path):
+    start = before(make_model, tmp_path / "start", pooling="cls")
+    (start / "bothways.json").unlink()
+    (start / "modules.json").write_text("[]")
+    lost = start_from(start, EmbedTask(EmbedSettings()))
+    assert lost.task.settings.pooling == "mean"
+    assert len(lost.told) == 1
+    assert lost.told[0].startswith(f"how it made vectors is not taken over ({start}")
+    assert lost.told[0].endswith("): pooling mean")
+    other = start_from(start, ClassifyTask(ClassifySettings(), "one", ["a", "b"]))
+    assert other.told == ["starts from random: heads.label.linear"]
 
 
 def test_pairs_are_read_as_a_search_reads_them(tokenizer, as_records):
     task = EmbedTask(EmbedSettings(), kind="pairs", prompts={"query": "a ", "passage": "b "}, prompt="c ")
 
+    def encode(rows, labelled=True):
+        return task.encode(as_records(rows), tokenizer, max_length=32, labelled=labelled)
+
     def read(rows, labelled=True):
-        (encoded,) = task.encode(as_records(rows[:1]), tokenizer, max_length=32, labelled=labelled)
+        (encoded,) = encode(rows[:1], labelled)
         return [list(piece.input_ids) for piece in encoded.examples[0].pieces]
 
     def ids(*texts):
@@ -70,18 +100,25 @@ def test_pairs_are_read_as_a_search_reads_them(tokenizer, as_records):
     assert read(GRADED) == ids("c a b c", "c d e")
     assert read(TEXTS) == ids("c a b c", "c a b c")
     assert read(PAIRS, labelled=False) == ids("c a b c", "c d e")
+    twice = [{"text_a": "a b", "text_b": "c"}, {"text_a": "d", "text_b": "a b"}]
+    keys = [one.examples[0].reads[HEAD].labels[:, 1] for one in encode(twice)]
+    assert keys[0][0] == keys[1][1]  # one text, on either side: no negative of itself
+    assert len({*keys[0], *keys[1]}) == 3
     task.prompts = {"query": "a "}
     assert read(PAIRS) == ids("a a b c", "c d e")
 
 
 def test_what_is_said_anew_counts(make_model, tmp_path):
-    start = before(make_model, tmp_path / "start", pooling="cls", normalize=False, max_length=12)
-    said = EmbedSettings(pooling="max", normalize=True, max_length=9)
+    start = before(make_model, tmp_path / "start", pooling="cls", max_length=12)
+    said = EmbedSettings(pooling="max", max_length=9)
     assert start_from(start, EmbedTask(said)).task.settings == said
     words = EmbedTask(EmbedSettings(teacher="t", taught="word"))
-    assert start_from(start, words).task.settings.pooling == "mean"
+    words.kind = "words"
+    taken = start_from(start, words)
+    assert taken.task.settings.pooling == "mean"
+    assert taken.told[0].endswith("the prompts query, usual (none in training), but pooling mean, not cls")
     plain = start_from(save(make_model(None), tmp_path / "plain"), EmbedTask(EmbedSettings())).task
-    assert (plain.settings, plain.told) == (EmbedSettings(pooling="mean", normalize=True), ())
+    assert (plain.settings, plain.told) == (EmbedSettings(pooling="mean"), [])
 
 
 def test_a_part_of_several_tasks_goes_on_too(make_model, tmp_path):
@@ -284,6 +321,17 @@ def test_ranks_among_all_texts(as_records):
     found = task.metrics(as_records(PAIRS), [{"vectors": one, "score": 0} for one in vectors])
     assert found == pytest.approx(
         {"accuracy": 1 / 3, "mrr@10": (1 + 1 / 2 + 1 / 2) / 3, "recall@10": 1.0, "candidates": 3, "score": 2 / 3}
+    )
+
+
+def test_an_anchor_is_not_ranked_against_its_own_text(as_records):
+    records = as_records([{"text_a": "a", "text_b": "b"}, {"text_a": "b", "text_b": "a"}])
+    near = [[1.0, 0.1], [1.0, 0.0]]
+    scores = embed_metrics(records, [{"vectors": near}, {"vectors": near[::-1]}], "pairs")
+    assert (scores["accuracy"], scores["mrr@10"], scores["candidates"]) == (1.0, 1.0, 2)
+    same = as_records([{"text_a": "a", "text_b": "a"}, {"text_a": "b", "text_b": "c"}])
+    assert (
+        embed_metrics(same, [{"vectors": [[1.0, 0.0]] * 2}, {"vectors": [[0.0, 1.0]] * 2}], "pairs")["accuracy"] == 1.0
     )
 
 

@@ -211,6 +211,27 @@ def test_a_folder_of_beir_is_read_as_it_is(predictor, corpus, tmp_path):
     assert found | {"seconds": 0} == wanted | {"seconds": 0}
 
 
+def test_a_query_is_no_answer_to_itself(predictor, corpus, texts, tmp_path):
+    corpus(RELEVANT)
+
+    def write(own):
+        rows = [{"_id": f"d{n}", "text": text} for n, text in enumerate(texts[:40])] + [{"_id": "q0", "text": own}]
+        with gzip.open(tmp_path / "corpus.jsonl.gz", "wt", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+
+    def found(model=predictor, **more):
+        scores = evaluate_retrieval(model, tmp_path, **more)
+        return {name: value for name, value in scores.items() if "@" in name}
+
+    write("words that no query has")
+    wanted = found()
+    write(texts[40])
+    assert found() == pytest.approx(wanted, abs=0.02)  # BM25 counts it, and does not find it
+    corpus([*RELEVANT, ("q0", "q0", 1)])
+    write(texts[40])
+    assert found()["ndcg@10"] > wanted["ndcg@10"] + 0.05  # judged to be one, it is one
+
+
 def test_what_is_ranked_can_be_said(predictor, corpus):
     usual = evaluate_retrieval(predictor, corpus(JUDGED))
     whole = evaluate_retrieval(predictor, corpus(JUDGED), candidates="corpus")
@@ -224,6 +245,10 @@ def test_what_is_ranked_can_be_said(predictor, corpus):
 
 
 def test_mistakes(predictor, corpus):
+    with pytest.raises(
+        DataError, match="no query of test has a document of grade 1 or above, so there is nothing to find"
+    ):
+        evaluate_retrieval(predictor, corpus([("q0", "d9", 0)]))
     with pytest.raises(DataError, match=r"qrels\.test\.jsonl\.gz:1: document 'd99' is judged, but the corpus doesn't"):
         evaluate_retrieval(predictor, corpus([("q0", "d99", 1)]))
     with pytest.raises(DataError, match="query 'q99' is judged, but there is no such query"):

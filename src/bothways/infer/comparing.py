@@ -13,6 +13,8 @@ from bothways.errors import ConfigError
 from bothways.infer.devices import Precision
 from bothways.infer.predictor import Predictor, load
 from bothways.metrics.bootstrap import paired_bootstrap
+from bothways.tasks import task_class
+from bothways.tasks.base import Task
 
 SAMPLES = 10_000
 
@@ -50,7 +52,7 @@ def compare(
     b, _ = _by_record(second, records, name, device, precision)
     shared = [metric for metric in a if metric in b and a[metric].shape == b[metric].shape]
     if not shared:
-        raise ConfigError(f"models for {name} can't be compared record by record: the task has no such score")
+        raise _none_by_record(name)
     told: dict[str, Any] = {"model": str(second), "seeds": len(seeds_of(first)), "model_seeds": len(seeds_of(second))}
     for metric in shared:
         found = paired_bootstrap(a[metric], b[metric], samples=SAMPLES, seed=seed)
@@ -59,14 +61,20 @@ def compare(
 
 
 def check_comparable(run: str | Path, task: str) -> None:
-    """That there is such a model, and for this task: to be known before others are trained to be compared with it.
+    """That there is such a model, and for this task, which can be compared: to be known before others are trained.
 
     Raises:
         ModelError: there is none, or it has no task.
-        ConfigError: it is for another task.
+        ConfigError: it is for another task, or the task has no score of single records.
     """
+    if task_class(task).by_record is Task.by_record:
+        raise _none_by_record(task)
     for model in seeds_of(run):
         _check_task(model, load(model, device="cpu"), task)
+
+
+def _none_by_record(task: str) -> ConfigError:
+    return ConfigError(f"models for {task} can't be compared record by record: the task has no such score")
 
 
 def _check_task(name: str | Path, predictor: Predictor, task: str) -> None:

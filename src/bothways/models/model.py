@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bothways.data.messages import nearest
 from bothways.data.whole import whole
-from bothways.errors import ConfigError, ModelError
+from bothways.errors import BothwaysError, ConfigError, ModelError
 from bothways.models.conversion import Layers, name_in_file, to_theirs
 from bothways.models.hub import locate
 from bothways.models.reading import (
@@ -36,11 +36,13 @@ from bothways.models.reading import (
     tokenizer_of,
     weights_of,
 )
+from bothways.models.sentence_transformers import MODULES
 from bothways.models.weights import COMPACT, HEADS, SINGLE, compacted, weight_types, write_tensors
 from bothways.nn.encoder import Encoder, EncoderConfig, Pooler, initialise
 from bothways.nn.layers import Features
 from bothways.nn.network import Network
 from bothways.tasks.base import Task, settings_dict
+from bothways.tasks.embed import EmbedTask
 from bothways.tasks.merging import parted
 from bothways.tasks.multi import MultiTask
 from bothways.tasks.pretraining import PretrainTask
@@ -170,10 +172,12 @@ def _check_segments(config: EncoderConfig, task: Task | None, folder: Path) -> N
         )
 
 
-def start_from(name: str | Path, task: Task, *, pooler: bool = True, features: Features | None = None) -> Model:
+def start_from(
+    name: str | Path, task: Task, *, pooler: bool = True, features: Features | None = None, begun: Any = None
+) -> Model:
     """A model for `task` that starts from the encoder of another: its heads are kept where they fit, else fresh.
 
-    Its own task is that one as it goes on from the other's (`Task.after`).
+    Its own task is that one as it goes on from the other's (`Task.after`, which has `begun` too).
 
     `pooler=False` leaves the pooler out, where nothing would train it. `features`: what its heads are to read.
 
@@ -184,7 +188,8 @@ def start_from(name: str | Path, task: Task, *, pooler: bool = True, features: F
     folder = locate(name)
     config, raw = read_config(folder)
     _check_segments(config, task, folder)
-    task = task.after(_task_before(folder, raw))
+    before, lost = _task_before(folder, raw)
+    task = task.after(before, begun)
     tokenizer = tokenizer_of(folder, config)
     weights = weights_of(folder, config, raw)
     with torch.device("meta"):
@@ -199,16 +204,23 @@ def start_from(name: str | Path, task: Task, *, pooler: bool = True, features: F
     if features is not None:
         network.read_features(features)
     same = saved_features(folder) == features  # else a head may fit though it has learnt to read other vectors
-    made = Model(tokenizer, network, task, folder, [*task.told], advice=saved_advice(folder))
+    told = [*task.told, *([lost] if lost and _gives_vectors(task) else [])]
+    made = Model(tokenizer, network, task, folder, told, advice=saved_advice(folder))
     return _assign(made, weights, heads=same)
 
 
-def _task_before(folder: Path, raw: dict[str, Any]) -> Task | None:
-    """The task of a model to start from; none where its heads can't be loaded, for then its encoder is all that is."""
+def _task_before(folder: Path, raw: dict[str, Any]) -> tuple[Task | None, str]:
+    """The task of a model to start from, or none where it can't be loaded; then, if it made vectors, what is lost."""
     try:
-        return saved_task(folder, raw)
-    except ModelError:
-        return None
+        return saved_task(folder, raw), ""
+    except BothwaysError as error:
+        made_vectors = (folder / MODULES).is_file()
+        return None, f"how it made vectors is not taken over ({error}): pooling mean" if made_vectors else ""
+
+
+def _gives_vectors(task: Task) -> bool:
+    parts = task.parts.values() if isinstance(task, MultiTask) else (task,)
+    return any(isinstance(part, EmbedTask) for part in parts)
 
 
 def single_head(model: Model, name: str) -> Model:

@@ -83,9 +83,16 @@ class Task(ABC):
             DataError: a record that can't be of this task, with its file and line.
         """
 
-    def after(self, start: Task | None) -> Task:
-        """This task as it goes on from a model of the task `start`: with what that settled and nobody settled anew."""
+    def after(self, start: Task | None, begun: Any = None) -> Task:
+        """This task as it goes on from a model of the task `start`: with what that settled and nobody settled anew.
+
+        `begun`: the settings of the run that is resumed, if one is; what these leave open was left open then.
+        """
         return self
+
+    def settled(self, settings: Any) -> Any:
+        """The run's settings with what `after` took over, for its config.toml to say."""
+        return settings
 
     @property
     @abstractmethod

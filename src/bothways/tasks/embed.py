@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -54,8 +55,8 @@ class EmbedSettings:
     pooling: Pooling | None = None
     """a text's vector: the mean of its tokens' (special ones included), that of [CLS], or their maximum; none: as in
     the model that it begins from, or else the mean"""
-    normalize: bool | None = None
-    """vectors of length 1, so that a dot product is a cosine; none: as in the model that it begins from, or else yes"""
+    normalize: bool = True
+    """vectors of length 1, so that a dot product is a cosine"""
     long: Literal["windows", "cut"] = "windows"
     """a text longer than the model: pool over all of its windows, or read the first one only"""
     max_length: int | None = None
@@ -82,10 +83,6 @@ class EmbedSettings:
                 f"{self.pooling}: leave it out"
             )
 
-    def whole(self) -> EmbedSettings:
-        """With the usual for what was left open."""
-        return replace(self, pooling=self.pooling or "mean", normalize=self.normalize is not False)
-
 
 class EmbedTask(Task):
     """One head, "vector", that pools the rows of each group.
@@ -110,7 +107,7 @@ class EmbedTask(Task):
         prompts: dict[str, str] | None = None,
         prompt: str = "",
     ) -> None:
-        self.asked, self.settings = settings, settings.whole()
+        self.asked, self.settings = settings, replace(settings, pooling=settings.pooling or "mean")
         self.prompts, self.prompt = prompts or {}, prompt
         self.kind: Kind | None = kind
         self.points = None if kind == "texts" else 100.0  # their score is how evenly vectors spread, in nats
@@ -119,27 +116,32 @@ class EmbedTask(Task):
         self.segments = 2 if level == "pair" else 1
         self.words: Words = words
 
-    def after(self, start: Task | None) -> EmbedTask:
+    def after(self, start: Task | None, begun: EmbedSettings | None = None) -> EmbedTask:
         """How the model before pooled, what it read at once and its prompts; words' vectors are always means."""
-        if not isinstance(start, EmbedTask):
-            return self
-        names = ("normalize", "max_length") if self.asked.taught == "word" else ("pooling", "normalize", "max_length")
-        taken = {name: getattr(start.settings, name) for name in names if getattr(self.asked, name) is None}
+        before, asked, lines = start if isinstance(start, EmbedTask) else None, begun or self.asked, []
+        if before is not None and begun is None:
+            names = ("max_length",) if asked.taught == "word" else ("pooling", "max_length")
+            taken = {name: getattr(before.settings, name) for name in names if getattr(asked, name) is None}
+            lines = [f"{name} {value}" for name, value in taken.items() if value is not None]
+            asked = replace(asked, **taken)
         made = EmbedTask(
-            replace(self.asked, **taken),
+            asked,
             kind=self.kind,
             level=self.level,
             words=self.words,
-            prompts=start.prompts,
-            prompt=start.prompt,
+            prompts=before.prompts if before is not None else {},
+            prompt=before.prompt if before is not None else "",
         )
-        lines = [f"{name} {value}" for name, value in taken.items() if value is not None]
-        if start.prompts:
-            first, other, *_ = made.before_texts(self.kind, 2)
-            before = f"{first!r} before each text" if first == other else f"{first!r} before the first text of a pair"
-            lines.append(f"the prompts {', '.join(start.prompts)} ({before if first or other else 'none'} in training)")
+        if made.prompts:
+            lines.append(f"the prompts {', '.join(made.prompts)} ({made._told_prompts()} in training)")
+        if before is not None and before.settings.pooling != made.settings.pooling:
+            lines.append(f"but pooling {made.settings.pooling}, not {before.settings.pooling}")
         made.told = [f"as the model that it begins from: {', '.join(lines)}"] if lines else []
         return made
+
+    def settled(self, settings: EmbedSettings) -> EmbedSettings:
+        """With the pooling and the longest text that were taken over."""
+        return replace(settings, pooling=self.settings.pooling, max_length=self.settings.max_length)
 
     @property
     def architecture(self) -> str:
@@ -158,7 +160,7 @@ class EmbedTask(Task):
     def heads(self, encoder: Encoder) -> dict[str, Head]:
         """Pooling, which has nothing to learn."""
         pooling = "max" if self.settings.pooling == "max" else "mean"
-        return {HEAD: VectorHead(pooling, normalize=self.settings.normalize is not False)}
+        return {HEAD: VectorHead(pooling, normalize=self.settings.normalize)}
 
     # ------------------------------------------------------------------------------------------- encoding
 
@@ -206,6 +208,16 @@ class EmbedTask(Task):
         )
         return [query, *[document] * (number - 1)][:number]
 
+    def _told_prompts(self) -> str:
+        """Which prompts stand before which texts in training, in words."""
+        if self.kind == "words":
+            return "none"
+        first, other = self.before_texts(self.kind, 2)
+        if first == other:
+            return f"{first!r} before each text" if first else "none"
+        places = ((first, "the first text of a pair"), (other, "the others"))
+        return ", ".join(f"{prompt!r} before {place}" for prompt, place in places if prompt)
+
     def _words(self, records: Sequence[Record], tokenizer: Tokenizer, limit: int, first: int) -> list[Encoded]:
         """A group of rows for each word that a teacher has a vector of, with that vector."""
         parted = encode_parts(
@@ -224,12 +236,11 @@ class EmbedTask(Task):
         """[CLS] text [SEP] of each text, in windows if it is long."""
         positive = self.settings.positive
         texts = [texts_of(record, kind, positive) for record in records]
-        prompted = [
-            prompt + text
-            for several in texts
-            for prompt, text in zip(self.before_texts(kind, len(several)), several, strict=True)
-        ]
-        encodings = iter(tokenizer.encode(prompted))
+        plain = [text for several in texts for text in several]
+        prompts = [prompt for several in texts for prompt in self.before_texts(kind, len(several))]
+        encodings = iter(tokenizer.encode([prompt + text for prompt, text in zip(prompts, plain, strict=True)]))
+        # Under two prompts one text is two sequences: that it is one is told by itself.
+        alone = iter(tokenizer.encode(plain) if len({*self.before_texts(kind, 2)}) > 1 else ())
         encoded = []
         for number, (record, several) in enumerate(zip(records, texts, strict=True), first):
             if not several:
@@ -237,6 +248,7 @@ class EmbedTask(Task):
                 continue
             pieces: list[list[Piece]] = []
             coverage, notes = Coverage(), []
+            themselves = [[Piece(text.ids)] for text in islice(alone, len(several))]
             for _ in several:
                 text = next(encodings)
                 if not len(text.ids):
@@ -254,7 +266,7 @@ class EmbedTask(Task):
             if kind is not None:
                 # Its loss is a mean over all texts of a step where each has a teacher's vector, else over records.
                 weight = float(len(pieces)) if kind == "teacher" else 1.0
-                read = replace(read, labels=labels_of(record, kind, pieces), weight=weight)
+                read = replace(read, labels=labels_of(record, kind, themselves or pieces), weight=weight)
             example = Example(tuple(piece for own in pieces for piece in own), {HEAD: read})
             encoded.append(Encoded([example], coverage, tuple(dict.fromkeys(notes))))
         return encoded

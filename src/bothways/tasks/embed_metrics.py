@@ -70,9 +70,9 @@ def _between(vectors: np.ndarray) -> np.ndarray:
 
 
 def _ranking(records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Where each anchor's own text stands among all texts of the records."""
+    """Where each anchor's own text stands among all texts of the records but the anchor itself, as in the loss."""
     number: dict[str, int] = {}
-    vectors, anchors, own = [], [], []
+    vectors, anchors, own, itself = [], [], [], []
     for record, prediction in zip(records, predictions, strict=True):
         if not prediction["vectors"]:
             continue
@@ -83,14 +83,18 @@ def _ranking(records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -
                 vectors.append(vector)
         anchors.append(prediction["vectors"][0])
         own.append(number[texts[1]])
+        itself.append(texts[0] if texts[0] != texts[1] else "")
     if not anchors:
         return {"accuracy": 0.0, "mrr@10": 0.0, "recall@10": 0.0, "candidates": 0, "score": 0.0}
     candidates = _unit(np.array(vectors, dtype=np.float32))
     asked, right = _unit(np.array(anchors, dtype=np.float32)), np.array(own)
     ranks = []
+    numbers = np.array([number.get(text, -1) if text else -1 for text in itself])
     for start in range(0, len(asked), ROWS):
         scores = asked[start : start + ROWS] @ candidates.T
         mine = scores[np.arange(len(scores)), right[start : start + ROWS]]
+        (rows,) = np.nonzero(numbers[start : start + ROWS] >= 0)
+        scores[rows, numbers[start : start + ROWS][rows]] = -np.inf
         ranks.append((scores >= mine[:, None]).sum(1))  # the worst of equals, or one point would be a perfect score
     rank = np.concatenate(ranks)
     mrr = float(np.where(rank <= 10, 1 / rank, 0.0).mean())

@@ -155,7 +155,7 @@ class MultiTask(Task):
         weights = {name: part.weight for name, part in settings.tasks.items()}
         return cls(parts, {name: shares[name] if weight is None else weight for name, weight in weights.items()})
 
-    def after(self, start: Task | None) -> MultiTask:
+    def after(self, start: Task | None, begun: Any = None) -> MultiTask:
         """Each part after the part of that name, or after the one task that the model before had."""
         before = start.parts if isinstance(start, MultiTask) else dict.fromkeys(self.parts, start)
         return MultiTask({name: part.after(before.get(name)) for name, part in self.parts.items()}, self.weights)

@@ -59,16 +59,22 @@ def finetune_run(
     if run := folder.finished():
         return run
     seed_everything(wanted.common.seed)
-    model = start_from(settings.model, task, features=settings.features)
+    begun = folder.begun(wanted) if folder.resume else None
+    own = getattr(begun, wanted.task) if begun is not None else None
+    model = start_from(settings.model, task, features=settings.features, begun=own)
     assert model.task is not None
     task = model.task  # as it goes on from the model before
     trained_on = first_places(train_records)
     dev_data = "" if dev_records is None else records_hash(dev_records)  # before a teacher adds vectors
     before = saved_texts(model.folder) if model.folder is not None else None
     model.trained_on = kept_hashes({*trained_on, *(before.tolist() if before is not None else ())})
-    optim = folder.begun(wanted).settings.optim if folder.resume else _advised(settings, model)
+    optim = begun.settings.optim if begun is not None else _advised(settings, model)
     # Written down as it is, so that config.toml does the same again whatever a later model advises.
-    wanted = replace(wanted, settings=replace(settings, optim=optim))
+    wanted = replace(
+        wanted,
+        settings=replace(settings, optim=optim),
+        **{wanted.task: task.settled(getattr(wanted, wanted.task))},
+    )
     if settings.frozen:
         optim = freeze(model, optim)
     max_length = _max_length(settings, model, resumed=folder.resume)
@@ -281,6 +287,13 @@ def _max_length(settings: Finetune, model: Model, *, resumed: bool) -> int:
     limit, asked = model.config.max_position_embeddings, settings.batching.max_length
     if asked is not None and asked > limit and not resumed:  # an earlier Bothways read as much as it could
         raise ConfigError(f"batching.max_length is {asked}, and the model reads {limit} at most; ask for no more")
+    longest = model.task.longest if model.task is not None else None
+    if asked is not None and longest is not None and asked > longest and not resumed:
+        name = model.task.name if model.task is not None else ""
+        raise ConfigError(
+            f"batching.max_length is {asked}, and {name} reads {longest} tokens of a text, as it was told or as the "
+            f"model that it begins from does; say --{name}.max-length {asked} too"
+        )
     return min(asked or limit, limit)
 
 

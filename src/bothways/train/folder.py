@@ -31,7 +31,12 @@ from bothways.train.ranks import Ranks
 S = TypeVar("S")
 BEST = "best.safetensors"  # in checkpoints/: the weights with the best dev score so far
 MAY_CHANGE = ("out", "quiet", "checkpoint_minutes", "against")  # settings that a resumed run may have otherwise
-ADVISED = {"optim.method": ("auto",), "optim.lr": (None, "none")}  # nothing was said: it stays as it was begun
+ADVISED = {  # where these are all that was said, it stays as it was begun
+    "optim.method": ("auto",),
+    "optim.lr": (None, "none"),
+    "embed.pooling": (None, "none"),
+    "embed.max_length": (None, "none"),
+}
 
 
 @dataclass(frozen=True)

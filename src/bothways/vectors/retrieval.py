@@ -6,8 +6,8 @@
 
 So a folder of BEIR is read as it is, whose judgements are in qrels/SPLIT.tsv, as query-id and corpus-id. Where
 judgements of 0 are listed too (WikiQA, TrecQA), only the judged candidates of a query are ranked, unless the whole
-corpus is asked for. Queries without a relevant document are left out. By words, only documents that share one with the
-query are found.
+corpus is asked for. Queries without a relevant document are left out, and so is a document that is the query itself
+(ArguAna, Quora). By words, only documents that share one with the query are found.
 """
 
 from __future__ import annotations
@@ -69,20 +69,26 @@ def evaluate_retrieval(
     every_grade, zeros = _qrels(folder, split, documents)
     judged = zeros if candidates == "auto" else candidates == "judged"
     grades = {query: given for query, given in every_grade.items() if any(grade > 0 for grade in given.values())}
+    if not grades:
+        message = (
+            f"no query of {split} has a document of grade 1 or above, so there is nothing to find; another --split?"
+        )
+        raise DataError(message, path=folder)
     queries = _queries(folder, split, grades)
+    itself = {query for query, text in queries.items() if _is_itself(text, documents.get(query), grades[query], query)}
     task = getattr(model.model.task, "name", None) if model is not None else None
     told = Told()
-    words = _by_words(documents, queries, grades if judged else None)
+    words = _without(itself, _by_words(documents, queries, grades if judged else None))
     if model is None:
         rankings = {"words.": words}
     elif task in ("pair", "similarity"):
         found_first = {query: [id for id, _ in words[query][:DEPTH]] for query in queries}
         read = {query: list(grades[query]) for query in queries} if judged else found_first
-        rankings = {"": _by_pairs(model, documents, queries, read, told), "words.": words}
+        rankings = {"": _without(itself, _by_pairs(model, documents, queries, read, told)), "words.": words}
     elif task not in (None, "embed", "pretrain", "masked", "multi"):
         raise ModelError(f"a model of {task} doesn't find texts; wanted one of embed, pair or similarity")
     else:
-        own = _by_vectors(model, documents, queries, grades if judged else None, told)
+        own = _without(itself, _by_vectors(model, documents, queries, grades if judged else None, told))
         both = {query: _fused(own[query][:DEPTH], words[query][:DEPTH]) for query in queries}
         rankings = {"": own, "words.": words, "both.": both}
     scores: dict[str, Any] = {}
@@ -100,6 +106,21 @@ def evaluate_retrieval(
         "tokens_strided": told.coverage.strided,
         "tokens_dropped": told.coverage.dropped,
         "seconds": round(time.perf_counter() - begun, 3),
+    }
+
+
+def _is_itself(query: str, document: str | None, grades: Mapping[str, int], id: str) -> bool:
+    """Whether the document of the query's id is the query, as in ArguAna, where it is no answer to itself.
+
+    BEIR leaves out every document of the query's id; two numberings that both begin with 1 are no such case.
+    """
+    return document is not None and grades.get(id, 0) <= 0 and document.strip().endswith(query.strip())
+
+
+def _without(itself: set[str], ranking: Ranking) -> Ranking:
+    return {
+        query: [(id, score) for id, score in found if id != query] if query in itself else found
+        for query, found in ranking.items()
     }
 
 
