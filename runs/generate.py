@@ -37,7 +37,8 @@ QUICK = {"train": 64, "dev": 8, "test": 12}  # records of a quick run
 HEAD = """# Generation
 
 Texts written for texts by an encoder-decoder that begins as a BERT (BERT2BERT), beside what needs no model and beside
-transformers' EncoderDecoderModel: the same weights to begin with, records, rate, AdamW and minutes, by its Trainer.
+transformers' EncoderDecoderModel: the same weights to begin with, records, rate, AdamW and seconds of steps, by its
+Trainer.
 
     command    {command}
     machine    {machines}
@@ -92,13 +93,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     sets = [_cut(data) if wanted.quick else data for data in SETS]
     sets = [replace(data, minutes=0.02 if wanted.quick else wanted.minutes) for data in sets]
     chosen = [data for data in sets if not wanted.sets or data.name in wanted.sets]
-    command = f"python -m runs.generate --minutes {wanted.minutes:g} --start {Path(wanted.start).name}"
+    command = f"python -m runs.generate --start {Path(wanted.start).name} --minutes …"
 
     def write() -> None:
-        learnt = {data.name: plan.learnt(data) for data in (chosen if wanted.quick else sets)}
+        done = rows.all()
+        told = [data if data in chosen and not wanted.write else _as_learnt(data, done) for data in sets]
+        learnt = {data.name: plan.learnt(data) for data in told if data in chosen or not wanted.quick}
+        text = page(done, learnt, sets=told, head=HEAD, command=command, titles=TITLES, builtin=builtin_weights())
+        if wanted.write and done and not any(row["learnt"] == learnt.get(row["set"]) for row in done):
+            sys.exit(f"no row in {rows.path} was learnt as the sets are now, so the page would be empty; it stays")
         target.parent.mkdir(parents=True, exist_ok=True)
-        now = builtin_weights()
-        text = page(rows.all(), learnt, sets=sets, head=HEAD, command=command, titles=TITLES, builtin=now)
         target.write_text(text, encoding="utf-8")
 
     with rows.only_writer():
@@ -124,7 +128,8 @@ def starts(name: str, decoders: Sequence[str], rates: tuple[float, ...], *, peer
     found = [Start(f"{own}, {how}", folder, ("both",), rates, (*flags, how)) for how in decoders]
     theirs = next((start for start in found if "share" not in start.flags), None)
     if peer and theirs is not None:
-        found.append(replace(theirs, name=f"{theirs.name}{BY_PEER}", module="runs.transformers_writer"))
+        module = "runs.transformers_writer"
+        found.append(replace(theirs, name=f"{theirs.name}{BY_PEER}", module=module, as_long_as=theirs.name))
     return found
 
 
@@ -168,6 +173,12 @@ def _ranked(records: Sequence[Record], predictions: Sequence[dict[str, Any]]) ->
         for record, one in zip(records, predictions, strict=True)
     ]
     return sorted(found, key=lambda one: one["chrf"])
+
+
+def _as_learnt(data: WritingSet, rows: Sequence[Row]) -> WritingSet:
+    """The set, to be learnt for as many minutes as the latest of its rows were."""
+    minutes = [row["learnt"].get("minutes") for row in rows if row["set"] == data.name]
+    return replace(data, minutes=minutes[-1]) if minutes else data
 
 
 def _cut(data: WritingSet) -> WritingSet:

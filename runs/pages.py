@@ -196,6 +196,12 @@ def _note(rows: Sequence[Row], data: DataSet, learnt: Mapping[str, Row]) -> str:
     seconds = [row["process_seconds"] for row in own if row["measure"] == "dev" and "process_seconds" in row]
     if seconds:
         told.append(f"{mean(seconds) / 60:.1f} minutes a run")
+    steps: dict[str, list[float]] = {}
+    for row in own:
+        if row["measure"] == "dev" and "steps_seconds" in row and minutes is not None:
+            steps.setdefault(row["start"], []).append(row["steps_seconds"])
+    if steps:
+        told.append("the steps took " + ", ".join(f"{mean(took) / 60:.1f} ({start})" for start, took in steps.items()))
     several = {start: rates for start, rates in _tried(own).items() if len(rates) > 1}
     if several:
         told.append(f"rates tried: {_told(several)}")

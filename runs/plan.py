@@ -68,4 +68,6 @@ def finetune(
         *(*more, *resumed(out)),
         module=module,
     )
-    return {"dev": log(out)[-1]["finished"], "process_seconds": seconds}
+    ended = log(out)[-1]
+    took = {name: ended[name] for name in ("steps_seconds",) if name in ended}
+    return {"dev": ended["finished"], "process_seconds": seconds} | took

@@ -40,8 +40,9 @@ QUICK = {"train": 200}  # records of a quick run; 100 of any other part
 class Start:
     """A model to start from, and how.
 
-    flags:  what is told to `bothways finetune` beside what the set wants
-    module: what takes the words of `bothways`: it, or a peer
+    flags:      what is told to `bothways finetune` beside what the set wants
+    module:     what takes the words of `bothways`: it, or a peer
+    as_long_as: of a peer that learns by the clock, whose steps tell how long
     """
 
     name: str
@@ -50,6 +51,7 @@ class Start:
     rates: tuple[float, ...]
     flags: tuple[str, ...] = ()
     module: str = "bothways"
+    as_long_as: str = ""
 
     @cached_property
     def weights(self) -> str:
@@ -261,6 +263,12 @@ def finetuned(
     runs = plan.work / "runs" / data.name / start.name
     key = {"set": data.name, "learnt": plan.learnt(data), "start": start.name, "weights": start.weights}
 
+    def minutes(rate: float, seed: int) -> float | None:
+        """Of training, if not by epochs; of a peer as many as those that it is measured beside took for their steps."""
+        beside = {"measure": "dev"} | key | {"start": start.as_long_as, "lr": rate, "seed": seed}
+        found = plan.rows.found(beside) if start.as_long_as else None
+        return found["steps_seconds"] / 60 if found is not None and "steps_seconds" in found else data.minutes
+
     def run(rate: float, seed: int) -> Row:
         return finetune(
             data.task,
@@ -270,7 +278,7 @@ def finetuned(
             out=runs / f"{rate:g}-seed-{seed}",
             rate=rate,
             epochs=data.epochs,
-            minutes=data.minutes,
+            minutes=minutes(rate, seed),
             seed=seed,
             more=(*data.flags, *start.flags),
             module=start.module,

@@ -53,9 +53,14 @@ class Clock:
         self._begun = time.monotonic()
 
     @property
+    def seconds(self) -> float:
+        """That are over."""
+        return 0.0 if self._begun is None else time.monotonic() - self._begun
+
+    @property
     def share(self) -> float:
         """From 0 to 1."""
-        return 0.0 if self._begun is None else min(1.0, (time.monotonic() - self._begun) / self._seconds)
+        return min(1.0, self.seconds / self._seconds)
 
     def rate(self, step: int) -> float:
         """The learning rate as a share of its peak: it rises during the warm-up, then falls to 0."""
@@ -88,6 +93,7 @@ class Examiner(transformers.TrainerCallback):
     def __init__(self, clock: Clock, model: Any, folder: Path, dev: Sequence[Record], max_length: int | None) -> None:
         self.clock, self.model, self.folder, self.dev, self.max_length = clock, model, folder, dev, max_length
         self.best: dict[str, Any] = {}
+        self.seconds = 0.0  # of steps
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """All is set up."""
@@ -99,6 +105,7 @@ class Examiner(transformers.TrainerCallback):
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Score dev with the weights as they are; also after the last step, if it ends no epoch."""
+        self.seconds = self.clock.seconds
         with self.clock.paused():
             theirs = self.folder.parent / "theirs"
             self.model.save_pretrained(theirs)
@@ -187,7 +194,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     coach.clock = clock
     coach.train()
     shutil.rmtree(wanted.out / "trainer", ignore_errors=True)
-    (wanted.out / "log.jsonl").write_text(json.dumps({"finished": examiner.best}) + "\n", encoding="utf-8")
+    ended = {"finished": examiner.best, "steps_seconds": round(examiner.seconds, 3)}
+    (wanted.out / "log.jsonl").write_text(json.dumps(ended) + "\n", encoding="utf-8")
     return 0
 
 

@@ -122,6 +122,15 @@ def test_a_set_is_measured_beside_baselines_and_told(world: Path) -> None:
     assert f"| pairs | test | the source itself | – | – | {rows[0]['tests']['test']['bleu']:.2f} |" in page
     assert "| chrF | source | reference | written |" in page
     assert make(world, "--without-peer", "--decoders", "copy", "share") == (rows, page, calls)
+    assert make(world, "--write", "--minutes", "30") == (rows, page, calls)  # as long as they were learnt
+    told = make(world, "--sets", "pairs", "--minutes", "0.0003", "--without-peer")[1]
+    assert "0.0003 minutes of steps" in told
+    assert "0.0002 minutes of steps" in told  # the other set's rows stay
+    kept = (world / "rows.jsonl").read_text()
+    (world / "rows.jsonl").write_text(kept.replace('"zh/', '"en/'))
+    with pytest.raises(SystemExit, match="no row in .* was learnt as the sets are now, so the page would be empty"):
+        make(world, "--write")
+    assert (world / "page.md").read_text(encoding="utf-8") == told
 
 
 def test_every_set_has_samples_of_our_own() -> None:
@@ -135,9 +144,15 @@ def test_transformers_learns_the_same_for_as_long(world: Path, monkeypatch: pyte
     rows, page, calls = make(world, "--sets", "pairs", "--keep", "--minutes", "0.004")
     assert [call.split(" finetune")[0] for call in calls] == ["bothways", "runs.transformers_writer"]
     ours, theirs = (call.split(" finetune ")[1] for call in calls)
-    assert ours.replace("small, copy", "") == theirs.replace("small, copy, by transformers", "")
+    seconds = {row["start"]: row["steps_seconds"] for row in rows if row["measure"] == "dev"}
+    minutes = f"--minutes {seconds['small, copy'] / 60:g}"  # as long as the steps of Bothways took, not as was planned
+    assert ours.replace("small, copy", "").replace("--minutes 0.004", minutes) == theirs.replace(
+        "small, copy, by transformers", ""
+    )
+    assert "the steps took 0.0 (small, copy), " in page
     theirs = next(row for row in rows if row.get("start") == "small, copy, by transformers" and row["measure"] == "dev")
     assert theirs["dev"]["steps"] >= 1
+    assert theirs["steps_seconds"] >= seconds["small, copy"]
     assert "| small, copy, by transformers | 0.0005 | 1 |" in page
     (folder,) = (world / "work" / "runs" / "pairs" / "small, copy, by transformers").iterdir()
     assert sorted(path.name for path in folder.iterdir()) == ["log.jsonl", "model"]

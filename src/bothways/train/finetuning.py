@@ -129,7 +129,7 @@ def finetune_run(
                 _keep_vectors(training, encoded, dev)
                 training.progress.seconds += time.monotonic() - begun
             take_steps(training, total, examine=examine, extra=lambda: {"best": asdict(best), "steps": total})
-        return _finish(training, best, dev, wanted, training.progress.seconds)
+        return _finish(training, best, dev, wanted)
 
 
 def _advised(settings: Finetune, model: Model) -> Optim:
@@ -255,7 +255,7 @@ def _tell_beginning(
         log.tell(line)
 
 
-def _finish(training: Training, best: Best, dev: Dev | None, wanted: Any, seconds: float) -> Run:
+def _finish(training: Training, best: Best, dev: Dev | None, wanted: Any) -> Run:
     """The best epoch's weights, scored once more and saved."""
     folder, model = training.folder, training.model
     scores: dict[str, Any] = {}
@@ -267,14 +267,14 @@ def _finish(training: Training, best: Best, dev: Dev | None, wanted: Any, second
             scores = dev.scores()
         if not (folder.model / "config.json").is_file():
             sections = {"Scores on dev": scores, "Settings": asdict(wanted), "Seed": wanted.common.seed}
-            sections |= {"Hardware": hardware(), "Seconds": round(seconds, 1)}
+            sections |= {"Hardware": hardware(), "Seconds": round(training.progress.seconds, 1)}
             sections["Data"] = hashes(_files(wanted))
             if dev is not None:
                 criterion = training.task.criterion
                 model.points_lost = lost = dev.points_lost(training.task, scores[criterion])
                 sections |= {f"Points of {criterion} lost on dev, against float32": lost} if lost else {}
             save(model, folder.model, card=card(f"{training.task.name}, fine-tuned", sections))
-    return folder.finish(scores, training.task.criterion)
+    return folder.finish(scores, training.task.criterion, progress=training.progress)
 
 
 def _files(wanted: Any) -> list[Path | None]:

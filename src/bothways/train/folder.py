@@ -188,13 +188,14 @@ class RunFolder:
         beside = [file] if (file := self.checkpoints / BEST).is_file() else []
         save_checkpoint(self.checkpoints, network, optimizer, state, beside=beside)
 
-    def finish(self, scores: dict[str, Any], criterion: str | None = None) -> Run:
-        """Draw the losses, with the dev scores by `criterion`, and end the log."""
+    def finish(self, scores: dict[str, Any], criterion: str | None = None, *, progress: Progress | None = None) -> Run:
+        """Draw the losses, with the dev scores by `criterion`, and end the log, with how long the steps alone took."""
         if self.ranks.first:
             for part in self.path.glob(".model.part-*"):  # a model that was being saved when the process was killed
                 remove(part)
             draw_losses(self.path / "log.jsonl", self.path / "loss.png", criterion)
-            self.log.write({"finished": scores})
+            took = {} if progress is None else {"steps_seconds": round(progress.steps_seconds, 3)}
+            self.log.write({"finished": scores} | took)
             self.log.close()
         self.ranks.wait()
         return Run(self.path, scores)

@@ -33,6 +33,7 @@ class Progress:
     tokens: int = 0
     examples: int = 0
     seconds: float = 0.0  # that the steps took, with the looks at held-out data and the checkpoints between them
+    steps_seconds: float = 0.0  # that the steps alone took
 
 
 @dataclass(frozen=True)

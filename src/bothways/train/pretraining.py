@@ -305,4 +305,4 @@ def _finish(training: Training, held_out: HeldOut | None, wanted: Any) -> Run:
         sections |= {"Training": taken, "Settings": asdict(wanted), "Seed": wanted.common.seed}
         sections |= {"Hardware": hardware(), "Data": {"manifest": training.data, "tokens": progress.tokens}}
         save(training.model, folder.model, card=card("A BERT pre-trained from raw text", sections))
-    return folder.finish(scores | taken, "masked_accuracy")
+    return folder.finish(scores | taken, "masked_accuracy", progress=progress)

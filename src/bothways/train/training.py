@@ -118,9 +118,16 @@ def take_steps(
         TrainingError: a gradient that is not finite.
     """
     progress, folder = training.progress, training.folder
-    saved_at = counted_until = time.monotonic()
+    saved_at = counted_until = step_began = time.monotonic()
 
     def after_step(report: Report) -> bool:
+        nonlocal step_began
+        progress.steps_seconds += time.monotonic() - step_began
+        over = look_and_save(report)
+        step_began = time.monotonic()
+        return over
+
+    def look_and_save(report: Report) -> bool:
         nonlocal saved_at, counted_until
         entry = _entry(progress, report)
         look = examine(report)
