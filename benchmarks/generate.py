@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import statistics
@@ -164,15 +165,15 @@ def _their_writer(theirs: Any, model: Model, beams: int, most: int, *, scored: b
                 input_ids=ids,
                 attention_mask=mask,
                 return_dict_in_generate=True,
-                output_scores=beams > 1,
+                output_scores=scored and beams > 1,  # a copy of all scores at each step: not where it is timed
                 output_logits=scored and beams == 1,
                 **options,
             )
         texts = [row[1:] for row in found.sequences.tolist()]
         texts = [row[: row.index(sep)] if sep in row else row for row in texts]
-        if beams > 1:
-            return texts, found.sequences_scores.tolist()
-        return texts, _mean_log_probabilities(found, texts) if scored else [0.0] * len(texts)
+        if not scored:
+            return texts, [math.nan] * len(texts)
+        return texts, found.sequences_scores.tolist() if beams > 1 else _mean_log_probabilities(found, texts)
 
     return write
 
@@ -220,7 +221,6 @@ def _compare(
     chosen = sources if batch > 1 else sources[: max(1, wanted.sources // 4)]
     batches = [chosen[start : start + batch] for start in range(0, len(chosen), batch)]
     texts: dict[str, Ids] = {}
-    scores: dict[str, list[float]] = {}
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for write in sides.values():
         write(batches[0])
@@ -230,7 +230,8 @@ def _compare(
             written = [write(some) for some in batches]
             seconds[name].append(time.perf_counter() - begun)
             texts[name] = [text for some, _ in written for text in some]
-            scores[name] = [score for _, some in written for score in some]
+    sides["transformers"] = _their_writer(theirs, model, beams, wanted.max_length, scored=True)
+    scores = {name: [score for some in batches for score in write(some)[1]] for name, write in sides.items()}
     pairs = [*zip(texts["bothways"], texts["transformers"], strict=True)]
     others = [
         abs(scores["bothways"][n] - scores["transformers"][n]) for n, (ours, their) in enumerate(pairs) if ours != their
@@ -248,7 +249,7 @@ def _compare(
         "ratio": statistics.median(ratios),
         "ratios": ratios,
         "equal": sum(ours == their for ours, their in pairs),
-        "others_differ_in_score": max(others) if others and beams > 1 else None,
+        "others_differ_in_score": max(others) if others else None,
         "lengths": [min(map(len, texts["bothways"])), max(map(len, texts["bothways"]))],
     }
 
