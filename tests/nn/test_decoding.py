@@ -270,11 +270,17 @@ def test_each_source_gets_a_target_however_low_the_scores(penalty: float) -> Non
         assert engine.run([example])[0].scores["ids"].tolist() == answer.scores["ids"].tolist()
 
 
-def test_a_source_for_which_nothing_is_left_gets_a_target_too() -> None:
-    """Every token has been written once, and no end may come: all that could follow is forbidden."""
-    decoding = Decoding(max_length=70, min_length=69, beams=3, no_repeat_ngram=1)
+@pytest.mark.parametrize("way", [{}, {"beams": 3}, {"sample": True}], ids=["greedy", "beams", "sampling"])
+def test_a_text_ends_where_nothing_may_follow(way: Any) -> None:
+    """Every token has been written once, and no end may come yet: all that could follow is forbidden."""
+    decoding = Decoding(max_length=70, min_length=69, no_repeat_ngram=1, **way)
     answers = Engine(network_of(), device=torch.device("cpu")).run(to_write(2, decoding))
-    assert [len(answer.scores["ids"]) for answer in answers] == [70, 70]
+    for answer in answers:
+        written = answer.scores["ids"].tolist()
+        assert len(set(written)) == len(written) < 40
+        assert END not in written
+        assert bool(answer.scores["ended"])
+        assert np.isfinite(float(answer.scores["score"]))
 
 
 # -------------------------------------------------------------------------------------------------------- stopping

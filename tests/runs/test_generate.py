@@ -128,7 +128,7 @@ def test_a_set_is_measured_beside_baselines_and_told(world: Path) -> None:
     assert "0.0002 minutes of steps" in told  # the other set's rows stay
     kept = (world / "rows.jsonl").read_text()
     (world / "rows.jsonl").write_text(kept.replace('"zh/', '"en/'))
-    with pytest.raises(SystemExit, match="no row in .* was learnt as the sets are now, so the page would be empty"):
+    with pytest.raises(SystemExit, match=r"no row in .* was learnt as the sets are now, so the page would be empty"):
         make(world, "--write")
     assert (world / "page.md").read_text(encoding="utf-8") == told
 

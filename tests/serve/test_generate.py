@@ -121,6 +121,8 @@ def test_mistakes_are_told_before_a_stream_begins(start: Start, writer: Writer) 
         ({"input": " "}, "the text is empty"),
         ({"input": "a" * 100_001}, "at most 100,000"),
         ({"input": "a", "stream": False, "options": {"beam": 4}}, "known is beams"),
+        ({"input": "a", "options": {"long": "all"}}, "long is 'all'; wanted one of refuse, first, windows"),
+        ({"input": "a", "options": {"forbidden": "words.txt"}}, "forbidden is 'words.txt'; wanted no string"),
         ({"input": "a", "model": "b"}, "loaded are writer"),
     ]:
         response = server.post("/v1/generate", body)
@@ -156,6 +158,20 @@ def test_the_first_piece_of_a_stream_counts_as_much_as_its_source(start: Start, 
         assert batcher._computing == 40
         writer.gate.set()
         assert asked.result(20).status_code == 200
+
+
+def test_a_stream_that_has_begun_goes_on_however_much_waits(start: Start, writer: Writer) -> None:
+    server = start("writer")
+    batcher = server.app.models.all[0].batcher
+    with server.http.stream("POST", "/v1/generate", json={"input": "abcd"}) as response:
+        lines = response.iter_lines()
+        assert next(lines) == 'data: {"text": "d"}'
+        with batcher.admit(batcher.max_queue_tokens, taken=True):
+            assert server.post("/v1/generate", {"input": "ab"}).status_code == 429
+            assert [line for line in lines if line] == [
+                *(f'data: {{"text": "{letter}"}}' for letter in "cba"), "event: done", 'data: {"tokens": {"kept": 4}}'
+            ]  # fmt: skip
+    assert 'tokens_kept_total{model="writer"} 4.0' in server.http.get("/metrics").text
 
 
 def test_a_stream_that_breaks_says_so_and_no_more(start: Start, writer: Writer) -> None:

@@ -321,6 +321,9 @@ def test_what_is_being_tokenised_counts_as_waiting(batcher: Batcher, engine: Eng
         with pytest.raises(QueueFull), batcher.admit(101):
             pass
     assert batcher.waiting_tokens == 0
+    with batcher.admit(900), batcher.admit(900, taken=True) as more:
+        assert batcher.waiting_tokens == 1800
+        assert more.call(lambda over: 7, deadline=time.monotonic() + 20).result(20) == 7
     with pytest.raises(RuntimeError), batcher.admit(900):
         raise RuntimeError
     assert batcher.waiting_tokens == 0

@@ -227,13 +227,73 @@ def test_a_fresh_decoder_is_not_the_encoder(tokenizer: Tokenizer, make_model: An
 
 def test_an_encoder_decoder_goes_on_as_it_is(make_model: Any, tmp_path: Path) -> None:
     first = make_model(task_of())
-    again = start_from(save(first, tmp_path / "model"), task_of())
-    assert again.told == []
+    again = start_from(save(first, tmp_path / "model"), GenerateTask(GenerateSettings()))
+    assert again.told == ["as the model that it begins from: max_length 20"]
     for name, weight in first.network.state_dict().items():
         assert torch.equal(again.network.state_dict()[name], weight)
     other = start_from(tmp_path / "model", ClassifyTask(ClassifySettings(), "one", ["a", "b"]))
     assert other.network.decoder is None
     assert any(line.startswith("left out: decoder.") for line in other.told)
+
+
+def same_weights(one: Model, other: Model) -> bool:
+    ours, theirs = one.network.state_dict(), other.network.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_writer_goes_on_as_the_writer_that_it_was(make_model: Any, tmp_path: Path) -> None:
+    odd = GenerateTask(
+        GenerateSettings(tied=False, long="windows", decoding=Decoding(beams=3, max_length=9, forbidden=["我"])),
+        "zh",
+        shape={"num_hidden_layers": 1, "num_attention_heads": 4},
+        start=6,
+        end=7,
+        forbidden=[(8,), (9, 10)],
+    )
+    before = make_model(odd)
+    folder = save(before, tmp_path / "odd")
+    again = start_from(folder, GenerateTask(GenerateSettings(), "other"))
+    assert again.told == [
+        "as the model that it begins from: long windows, tied False, beams 3, max_length 9, forbidden ['我']"
+    ]
+    assert again.drawn == frozenset()
+    assert same_weights(before, again)
+    source = [{"source": "我 吃 ab"}]
+    assert Predictor(again, device="cpu").predict(source) == Predictor(before, device="cpu").predict(source)
+    assert again.task is not None
+    assert again.task.to_dict() == odd.to_dict() | {
+        "language": "other", "settings": odd.to_dict()["settings"] | {"decoder": "copy"}
+    }  # fmt: skip
+
+    said = GenerateSettings(decoding=Decoding(max_length=5), long="first")
+    anew = start_from(folder, GenerateTask(said)).task
+    assert isinstance(anew, GenerateTask)
+    assert (anew.settings.long, anew.settings.decoding) == ("first", Decoding(beams=3, max_length=5, forbidden=["我"]))
+
+
+def test_another_decoder_than_the_one_that_has_learnt(make_model: Any, tmp_path: Path) -> None:
+    copied, shared = (save(make_model(task_of(decoder=how)), tmp_path / how) for how in ("copy", "share"))
+    anew = start_from(copied, task_of(decoder="fresh", decoder_layers=1))
+    assert "the decoder that it had is left out, for a fresh one" in anew.told
+    assert {"decoder.cross.0.query.weight", "decoder.body.embeddings.word.weight", "heads.text.bias"} <= anew.drawn
+    assert anew.network.decoder is not None
+    assert len(anew.network.decoder.body.layers) == 1
+    for settings, message in (
+        ({"decoder": "share"}, "decoder is share, but the model that it begins from has learnt a decoder of its own"),
+        ({"decoder_layers": 1}, "decoder_layers is 1, but the model that it begins from has learnt a decoder of as ma"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            start_from(copied, task_of(**settings))
+    kept = start_from(shared, task_of())
+    assert kept.task is not None
+    assert kept.task.to_dict()["settings"]["decoder"] == "share"
+    assert same_weights(kept, load(shared))
+    own = start_from(shared, task_of(decoder="copy"))
+    assert "its decoder was its encoder, and becomes a copy of it" in own.told
+    assert own.parameters > kept.parameters
+    untied = start_from(copied, task_of(tied=False))
+    weights = untied.network.state_dict()
+    assert torch.equal(weights["heads.text.weight"], weights["decoder.body.embeddings.word.weight"])
 
 
 # --------------------------------------------------------------------------------------------- learning, writing

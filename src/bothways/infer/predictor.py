@@ -292,7 +292,8 @@ class Predictor(Answering):
             if not isinstance(one, str):
                 raise DataError(f"a text was wanted, found {type(one).__name__}", path="<texts>", line=number)
         tokenizer = self.model.tokenizer
-        pieces = tokenizer.encode(given, specials=True)
+        writes = self.model.task is not None and self.model.task.name == "generate"
+        pieces = tokenizer.encode(given, specials=not writes)  # a writer reads no [MASK]
         for number, one in enumerate(pieces, start=1):
             if not len(one.ids):
                 raise DataError("the text is empty: there is nothing to look at", path="<texts>", line=number)
@@ -309,7 +310,7 @@ class Predictor(Answering):
             "weights": weights.float().cpu().numpy(),
             "dropped": coverage.dropped,
         }
-        if text_b is None and self.model.task is not None and self.model.task.name == "generate":
+        if text_b is None and writes:
             # Of what is too long its beginning is read, as above: `dropped` tells it.
             (written,) = self.generate([text], return_attention=True, long="first", stop=stop)
             names = {"tokens": "target_tokens", "keys": "source_tokens", "weights": "attention"}

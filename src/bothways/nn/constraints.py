@@ -26,8 +26,11 @@ class Constraints:
                 self._runs.setdefault(len(ids) - 1, {}).setdefault(ids[:-1], []).append(ids[-1])
 
     def __call__(self, logits: Float[Tensor, "R V"], texts: Int[np.ndarray, "R length"]) -> None:
-        """Set to -inf, in place, what may not follow each row's text; texts begin with the start token."""
-        length = texts.shape[1]
+        """Set to -inf, in place, what may not follow each row's text; texts begin with the start token.
+
+        Where nothing may follow, the text ends, too short or not.
+        """
+        length, ends = texts.shape[1], logits[:, self._end].clone()
         if length <= self._settings.min_length:
             logits[:, self._end] = -math.inf
         if (n := self._settings.no_repeat_ngram) is not None and length >= n:
@@ -36,6 +39,10 @@ class Constraints:
         if self._pieces is not None:
             logits[:, self._pieces :] = -math.inf
         self._forbid_runs(logits, texts)
+        (rows,) = torch.nonzero(logits[:, self._end].isneginf(), as_tuple=True)
+        if len(rows):
+            rows = rows[logits[rows].amax(1).isneginf()]
+            logits[rows, self._end] = ends[rows]
 
     def _forbid_runs(self, logits: Tensor, texts: np.ndarray) -> None:
         """The last tokens of forbidden runs that are written up to there."""

@@ -70,10 +70,13 @@ class Part:
 
 
 class Admission:
-    """A request's place in the count of tokens, from before it is tokenised until it is in the queue."""
+    """A request's place in the count of tokens, from before it is tokenised until it is in the queue.
 
-    def __init__(self, batcher: Batcher, tokens: int) -> None:
-        self._batcher, self.tokens = batcher, tokens
+    taken: what it is about was taken before, so that it is not sent away for want of room
+    """
+
+    def __init__(self, batcher: Batcher, tokens: int, *, taken: bool = False) -> None:
+        self._batcher, self.tokens, self.taken = batcher, tokens, taken
 
     def submit(self, engine: Engine, examples: Sequence[Example], *, deadline: float) -> Future[list[Answer]]:
         """Queue the examples; cancelling the future takes them out again.
@@ -141,16 +144,17 @@ class Batcher:
     # ------------------------------------------------------------------------------------- what requests call
 
     @contextmanager
-    def admit(self, tokens: int) -> Iterator[Admission]:
-        """Count about `tokens` as waiting, until they are queued or the block ends.
+    def admit(self, tokens: int, *, taken: bool = False) -> Iterator[Admission]:
+        """Count about `tokens` as waiting, until they are queued or the block ends; `taken`: as `Admission` has it.
 
         Raises:
             QueueFull: there is no room now. An idle model takes any request.
         """
         with self._changed:
-            self._make_sure_of_room(tokens)
+            if not taken:
+                self._make_sure_of_room(tokens)
             self._admitted += tokens
-        admission = Admission(self, tokens)
+        admission = Admission(self, tokens, taken=taken)
         try:
             yield admission
         finally:
@@ -203,7 +207,8 @@ class Batcher:
                     f"{self.max_queue_tokens:,} are taken at once: send fewer or shorter texts"
                     f"{', or ask for fewer beams or a smaller max_length' * written}"
                 )
-            self._make_sure_of_room(job.waiting)
+            if not admission.taken:
+                self._make_sure_of_room(job.waiting)
             self._queued += job.waiting
             self._queue.append(job)
             self._changed.notify()

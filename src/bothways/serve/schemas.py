@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
-# No plain string among the values: a string may name a file, and clients name no files of the server's.
-Option = StrictBool | StrictInt | StrictFloat | list[StrictStr] | None
+# A string may name a file, and clients name no files of the server's: among the values are strings of these two alone.
+_CHOICES = {"long": ("refuse", "first", "windows"), "early_stopping": ("no", "yes", "never")}
+
+
+def _chosen(options: dict[str, Any]) -> dict[str, Any]:
+    for name, value in options.items():
+        if isinstance(value, str) and value not in _CHOICES.get(name, ()):
+            known = f"one of {', '.join(_CHOICES[name])}" if name in _CHOICES else "no string"
+            raise ValueError(f"{name} is {value!r}; wanted {known}")
+    return options
+
+
+Option = StrictBool | StrictInt | StrictFloat | list[StrictStr] | StrictStr | None
+Options = Annotated[dict[str, Option], AfterValidator(_chosen)]
 Texts = StrictStr | Annotated[list[StrictStr], Field(min_length=1)]
 Name = Annotated[StrictStr | None, Field(default=None, description="one of /v1/models; none: the first that can do it")]
 
@@ -56,7 +68,7 @@ class PredictRequest(Request):
         examples=[["Ada Lovelace lived in London."]],
         description="a text, a record such as {'question': …, 'context': …}, or a list of texts, pairs and records",
     )
-    options: dict[str, Option] = Field(default={}, description="what the task can be told, such as {'dictionary': […]}")
+    options: Options = Field(default={}, description="what the task can be told, such as {'dictionary': […]}")
 
 
 class Prediction(Answer):
@@ -82,7 +94,7 @@ class AnalyzeRequest(Request):
 
     model: Name = None
     input: Texts = Field(examples=["小明在北京工作。"])
-    options: dict[str, Option] = Field(
+    options: Options = Field(
         default={}, description="{'dictionary': […]}: words to keep whole; 'bonus': only add so much; 'vector': true"
     )
 
@@ -185,7 +197,7 @@ class GenerateRequest(Request):
     model: Name = None
     input: StrictStr
     stream: StrictBool = Field(default=True, description="server-sent events, a piece of text each; else one object")
-    options: dict[str, Option] = Field(default={}, description="of generate: {'beams': 4} (not while streaming), …")
+    options: Options = Field(default={}, description="of generate: {'beams': 4} (not while streaming), …")
 
 
 class GenerateAnswer(Answer):

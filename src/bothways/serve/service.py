@@ -165,14 +165,17 @@ class Served:
         examples = [example for one in encoded if isinstance(one, Encoded) for example in one.examples]
         return await asyncio.wrap_future(admission.submit(predictor.engine, examples, deadline=deadline))
 
-    async def call(self, function: Callable[[Over], T], *, tokens: int = 1, within_s: float | None = None) -> T:
+    async def call(
+        self, function: Callable[[Over], T], *, tokens: int = 1, within_s: float | None = None, taken: bool = False
+    ) -> T:
         """Run what needs the model for itself in the model's thread, in its turn; by default within `deadline_s`.
 
-        The function is given what to ask, while it is at work, whether anybody still waits for it.
+        The function is given what to ask, while it is at work, whether anybody still waits for it. `taken`: it goes on
+        with what was taken before, so that it has its turn however much waits.
         """
         seconds = self.limits.deadline_s if within_s is None else within_s
         async with asyncio.timeout(seconds):
-            with self.batcher.admit(tokens) as admission:
+            with self.batcher.admit(tokens, taken=taken) as admission:
                 deadline = time.monotonic() + seconds
                 return await asyncio.wrap_future(admission.call(function, deadline=deadline, tokens=tokens))
 

@@ -275,6 +275,8 @@ def weights_of_encoder(weights: dict[str, Tensor], *, layers: int, tied: bool) -
     """
     weights = dict(weights)
     if any(name.startswith("decoder.") for name in weights):
+        if not tied:
+            weights.setdefault(_MATRIX, weights.get(f"decoder.body.{_WORDS}", weights[EMBEDDINGS]))
         return weights
     for name in [name for name in weights if name.startswith(_BODY)]:
         if "layers" not in name or int(name.split(".")[2]) < layers:

@@ -50,14 +50,16 @@ from bothways.text.tokenizer import Encoded as Text
 from bothways.text.tokenizer import Tokenizer
 
 Long = Literal["refuse", "first", "windows"]
+_OF_WRITERS = ("decoder.", f"heads.{TEXT}.")  # how the names of weights begin that only a writer has
 
 
 @dataclass(frozen=True)
 class GenerateSettings:
     """How targets are learnt and written."""
 
-    decoder: Literal["copy", "share", "fresh"] = "copy"
-    """copy: starts as the encoder (BERT2BERT); share: is the encoder, but for cross-attention; fresh: from random"""
+    decoder: Literal["copy", "share", "fresh"] | None = None
+    """copy: starts as the encoder (BERT2BERT); share: is the encoder, but for cross-attention; fresh: from random;
+    none: the one that the model to begin from has, or else copy"""
     decoder_layers: int | None = None
     """layers of the decoder; none: as many as the encoder has"""
     tied: bool = True
@@ -103,7 +105,8 @@ class GenerateTask(Task):
         `shape`: where the decoder's shape is not the encoder's; `start`, `end`: ids, if not [CLS] and [SEP].
         `forbidden`: ids that are not written, beside the settings' words; `told`: as of every task.
         """
-        self.settings, self.language, self.start, self.end = settings, language, start, end
+        self.asked, self.settings = settings, replace(settings, decoder=settings.decoder or "copy")
+        self.language, self.start, self.end = language, start, end
         self.forbidden, self.told = tuple(forbidden), tuple(told)
         self.shape = dict(shape or {})
         if settings.decoder_layers is not None:
@@ -121,6 +124,53 @@ class GenerateTask(Task):
         """The targets' language."""
         language = settings.language
         return cls(settings, _language_of(records) if language == "auto" else language)
+
+    def after(self, start: Task | None, begun: Any = None) -> GenerateTask:
+        """A writer goes on as the writer that it was: its decoder, its ids, and whatever is still as by default.
+
+        Raises:
+            ConfigError: another decoder is asked for than the one that has learnt, but for a fresh one.
+        """
+        if not isinstance(start, GenerateTask):
+            return self
+        asked, before, fresh = self.asked, start.settings, self.asked.decoder == "fresh"
+        if asked.decoder == "share" != before.decoder:
+            raise ConfigError(
+                "decoder is share, but the model that it begins from has learnt a decoder of its own, which would be "
+                "lost; leave decoder out, or begin from an encoder"
+            )
+        layers = start.shape.get("num_hidden_layers")
+        if not fresh and asked.decoder_layers not in (None, layers):
+            raise ConfigError(
+                f"decoder_layers is {asked.decoder_layers}, but the model that it begins from has learnt a decoder of "
+                f"{layers or 'as many as its encoder'}; leave it out, or say decoder fresh"
+            )
+        usual = GenerateSettings()
+        taken: dict[str, Any] = {"long": before.long} if asked.long == usual.long else {}
+        if not fresh:
+            taken |= {"decoder": "share"} if before.decoder == "share" and asked.decoder is None else {}
+            taken |= {"tied": False} if not before.tied else {}
+        writing = {
+            entry.name: value
+            for entry in fields(Decoding)
+            if getattr(asked.decoding, entry.name) == getattr(usual.decoding, entry.name)
+            if (value := getattr(before.decoding, entry.name)) != getattr(usual.decoding, entry.name)
+        }
+        made = GenerateTask(
+            replace(asked, **taken, decoding=replace(asked.decoding, **writing)),
+            self.language,
+            shape=None if fresh else start.shape,
+            start=start.start,
+            end=start.end,
+            forbidden=start.forbidden,
+        )
+        told = [f"{name} {value}" for name, value in (taken | writing).items() if value != getattr(usual, name, None)]
+        lines = [f"as the model that it begins from: {', '.join(told)}"] if told else []
+        lines += ["the decoder that it had is left out, for a fresh one"] if fresh else []
+        if before.decoder == "share" and made.settings.decoder == "copy":
+            lines.append("its decoder was its encoder, and becomes a copy of it")
+        made.told = (*self.told, *lines)
+        return made
 
     # ------------------------------------------------------------------------------------------------ network
 
@@ -147,7 +197,9 @@ class GenerateTask(Task):
 
     def first_weights(self, weights: dict[str, Tensor], config: EncoderConfig) -> dict[str, Tensor]:
         """An encoder's weights as this model's: the decoder's too unless it is fresh, and its masked-LM head's."""
-        if self.settings.decoder != "fresh":
+        if self.settings.decoder == "fresh":
+            weights = {name: weight for name, weight in weights.items() if not name.startswith(_OF_WRITERS)}
+        else:
             layers = self.decoder_config(config).num_hidden_layers
             weights = weights_of_encoder(weights, layers=layers, tied=self.settings.tied)
         return self.inward(weights)
@@ -234,7 +286,8 @@ class GenerateTask(Task):
         if len(text.ids) > room and self.settings.long == "refuse":
             raise record.error(
                 f"the source has {len(text.ids)} tokens, the model reads {room} at once; shorten it, or say "
-                f"long windows (all of it, in windows side by side) or long first (its first {room} tokens)"
+                f"--generate.long windows (all of it, in windows side by side) or first (its first {room} tokens); "
+                'in Python and over HTTP it is the option long="windows"'
             )
         stride = min(32, room // 4)
         windows = 1 if self.settings.long == "first" else None
@@ -252,7 +305,8 @@ class GenerateTask(Task):
         room = min(max_length, self.shape.get("max_position_embeddings", max_length)) - 1
         if len(text.ids) > room and self.settings.long == "refuse":
             raise record.error(
-                f"the target has {len(text.ids)} tokens, the model writes {room}; shorten it, or say long first"
+                f"the target has {len(text.ids)} tokens, the model writes {room}; shorten it, or say "
+                "--generate.long first"
             )
         ids = text.ids[:room].astype(np.int64)
         # A cut target ends nowhere: the model must not learn that it does.

@@ -34,6 +34,7 @@ MAY_CHANGE = ("out", "quiet", "checkpoint_minutes", "against")  # settings that 
 ADVISED = {  # where these are all that was said, it stays as it was begun
     "optim.method": ("auto",),
     "optim.lr": (None, "none"),
+    "generate.decoder": (None, "none"),
     "embed.pooling": (None, "none"),
     "embed.max_length": (None, "none"),
 }

@@ -14,6 +14,7 @@ from bothways.serve.queue import Over
 from bothways.serve.routes.common import as_json, models_of, predictor_with, router, texts
 from bothways.serve.schemas import GenerateAnswer, GenerateRequest
 from bothways.serve.service import Served, unless_gone
+from bothways.tasks.base import Coverage
 
 routes = router("generate")
 _EVENT = {
@@ -54,6 +55,7 @@ async def generate(request: Request, wanted: GenerateRequest) -> Response:
     stream = await unless_gone(request, begin)
     # What is wrong is told before a 200.
     first = await unless_gone(request, served.call(stream.next, tokens=stream.read))
+    served.metrics.read(served.name, [Coverage(**stream.tokens)])
     return StreamingResponse(_events(request, served, stream, first), media_type="text/event-stream")
 
 
@@ -92,7 +94,7 @@ async def _events(request: Request, served: Served, stream: Stream, piece: str |
     try:
         while piece is not None and not await request.is_disconnected():
             yield f"data: {json.dumps({'text': piece}, ensure_ascii=False)}\n\n"
-            piece = await served.call(stream.next)
+            piece = await served.call(stream.next, taken=True)
         yield f"event: done\ndata: {json.dumps({'tokens': stream.tokens})}\n\n"
     except Exception as error:
         problem = as_problem(error)
