@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
@@ -12,10 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from bothways.batch import pack
 from bothways.data.records import read_records
 from bothways.errors import BothwaysError, ConfigError, DataError, ModelError, Stopped
+from bothways.infer import generation as writing
 from bothways.infer.alignment import alignment_html, alignment_png, by_word
 from bothways.infer.predictor import Predictor
 from bothways.infer.prepared import prepare_writing
@@ -477,6 +480,20 @@ def test_the_stream_is_the_text(translator: Any) -> None:
         predictor.generate_stream("我 吃", beams=2)
 
 
+def test_the_stream_is_the_text_whatever_follows_a_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later piece may take spaces away that stood before earlier ones: in 1,000, in it's, beside Chinese."""
+    marks, pieces = "'\".,()-$%?你。“（’ーＡ", "3 12 000 ##0 ##00 a o u t s ll well ##s ##- ##' not do ##好"
+    entries = [*marks, *pieces.split()]
+    tokenizer = Tokenizer.from_vocab(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *entries])
+    draw = np.random.default_rng(4)
+    for _ in range(2000):
+        ids = draw.integers(4, tokenizer.size, draw.integers(1, 10)).tolist()
+        monkeypatch.setattr(writing, "_tokens", lambda *_, ids=ids: iter(ids))
+        nothing: Any = None
+        pieces = [*writing.stream(nothing, nothing, tokenizer, nothing, contextlib.nullcontext)]
+        assert "".join(pieces) == tokenizer.decode(ids), [tokenizer.token(id_) for id_ in ids]
+
+
 def test_the_stream_does_not_wait_for_the_end(translator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A piece is there when the token after it is: the first one after two steps, of a text of many."""
     predictor = translator()
@@ -514,6 +531,12 @@ def test_writing_can_be_stopped(translator: Any) -> None:
     for begin in (predictor.generate, predictor.generate_stream):
         with pytest.raises(ConfigError, match="stop is a whole number; wanted a function that says whether"):
             begin("我 吃", stop=3)
+
+
+def test_attention_is_of_one_and_the_same_source(translator: Any) -> None:
+    """A [MASK] in a source is text to a writer, in both of its pictures."""
+    found = translator().attention("我 [MASK] 吃")
+    assert found["tokens"] == found["cross"]["keys"]
 
 
 def test_attention_of_a_text_that_is_too_long(translator: Any) -> None:
@@ -701,6 +724,29 @@ def test_generation_settings_that_can_not_be(generation: Any, message: str, thei
     with pytest.raises(ModelError) as caught:
         load(folder)
     assert str(caught.value).startswith(f"{folder}: generation_config.json: {message}")
+
+
+def test_a_text_begins_with_bos_where_nothing_else_is_said(theirs: Any) -> None:
+    folder = theirs({"bos_token_id": 5})
+    for file in ("config.json", "generation_config.json"):
+        raw = json.loads((folder / file).read_text())
+        for part in (raw, raw.get("decoder", {}), raw.get("encoder", {})):
+            part.pop("decoder_start_token_id", None)
+        (folder / file).write_text(json.dumps(raw))
+    model = load(folder)
+    assert isinstance(model.task, GenerateTask)
+    assert model.task.writing(model.tokenizer).start == 5
+
+
+def test_a_shared_decoder_that_was_trained_apart_is_refused(make_model: Any, tmp_path: Path) -> None:
+    folder = save(make_model(task_of(decoder="share")), tmp_path / "shared")
+    weights = load_file(folder / "model.safetensors")
+    name = next(name for name in weights if name.startswith("decoder.") and name.endswith("layer.0.output.dense.bias"))
+    save_file(weights | {name: weights[name] + 1}, folder / "model.safetensors")
+    with pytest.raises(
+        ModelError, match=r"bias differs from the encoder's, though bothways\.json says that the decoder"
+    ):
+        load(folder)
 
 
 def test_an_id_of_config_json_that_can_not_be(theirs: Any) -> None:

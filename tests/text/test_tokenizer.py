@@ -7,6 +7,7 @@ import itertools
 import json
 import lzma
 import pickle
+import re
 import string
 import unicodedata
 from pathlib import Path
@@ -251,6 +252,24 @@ def test_decode_is_readable() -> None:
     row = [UNCASED.cls_id, *ids, UNCASED.mask_id, UNCASED.unk_id, UNCASED.sep_id, UNCASED.pad_id]
     assert UNCASED.decode(row) == "the (dog) doesn't care 3.14,今天天气很好，the dog。[MASK] [UNK]"
     assert UNCASED.decode([]) == ""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1,234,567 dogs", "in 2019, 300 cats", "the u.s. dog", "a well-known cat", "50% of $5.20",
+        "it's o'clock, we'll", "the dog. it", "3.14 (the dog) cat",
+    ],
+)  # fmt: skip
+def test_what_is_decoded_has_its_spaces_where_they_were(text: str) -> None:
+    entries = [*SPECIALS, *re.findall(r"\w+|[^\w\s]", text)]
+    tokenizer = Tokenizer.from_vocab(list(dict.fromkeys(entries)))
+    assert tokenizer.decode(tokenizer.encode([text])[0].ids) == text
+
+
+def test_other_apostrophes_stay_quotation_marks() -> None:
+    tokenizer = Tokenizer.from_vocab([*SPECIALS, "he", "said", "'", "yes", "to", "me"])
+    assert tokenizer.decode(tokenizer.encode(["he said 'yes' to me"])[0].ids) == "he said ' yes ' to me"
 
 
 @pytest.mark.parametrize("key", list(TOKENIZERS))

@@ -99,14 +99,17 @@ def _font(text: str) -> str:
     from matplotlib.ft2font import FT2Font
 
     wanted = {ord(character) for character in text if not character.isspace()}
-    files = [font_manager.findfont("DejaVu Sans"), *sorted(font_manager.findSystemFonts())]
-    for file in files:
+    found = sorted(font_manager.findSystemFonts(), key=lambda file: ("Regular" not in file, file))
+    lacking, fewest = "", len(wanted) + 1
+    for file in [font_manager.findfont("DejaVu Sans"), *found]:
         try:
-            if wanted <= FT2Font(file).get_charmap().keys():
-                return file
+            without = wanted - FT2Font(file).get_charmap().keys()
         except (RuntimeError, OSError):  # a file that FreeType can't read
             continue
-    lacking = chr(max(wanted))
+        if not without:
+            return file
+        if len(without) < fewest:
+            lacking, fewest = chr(min(without)), len(without)
     raise ConfigError(
         f"no font on this machine has all of the characters (such as {lacking}); give a file that ends in .html, "
         f"or install one, such as Noto Sans CJK"

@@ -146,6 +146,8 @@ def read_config(raw: dict[str, Any]) -> Found:
     names = [entry.name for entry in fields(EncoderConfig)]
     size, files = decoder["vocab_size"], ((where, generation), ("config.json", raw), ("config.json", decoder))
     start, end = (_id_of(key, files, size) for key in ("decoder_start_token_id", "eos_token_id"))
+    if start is None:  # as theirs does
+        start = _id_of("bos_token_id", files[:1], size)
     try:
         decoding, told = _decoding_of(generation)
         forbidden = _forbidden_of(generation, size)
@@ -292,7 +294,7 @@ def without_doubles(weights: dict[str, Tensor], *, shared: bool, tied: bool) -> 
     """A file's weights without those that stand there twice: a tied matrix, layers that are the encoder's.
 
     Raises:
-        ModelError: the matrix is not what it is said to be tied to.
+        ModelError: the matrix, or a layer, is not what it is said to be tied to.
     """
     weights = dict(weights)
     matrix, words = weights.get(_MATRIX), weights.get(f"decoder.body.{_WORDS}")
@@ -304,7 +306,13 @@ def without_doubles(weights: dict[str, Tensor], *, shared: bool, tied: bool) -> 
             )
         del weights[_MATRIX]
     if shared:
-        weights = {name: weight for name, weight in weights.items() if not name.startswith("decoder.body.")}
+        for name in [name for name in weights if name.startswith("decoder.body.")]:
+            own, encoders = weights.pop(name), weights.get(name.replace("decoder.body.", "encoder.", 1))
+            if encoders is not None and not torch.equal(own, encoders):
+                raise ModelError(
+                    f"{name} differs from the encoder's, though bothways.json says that the decoder is the encoder "
+                    '(decoder "share"); where it was trained further elsewhere, say "copy" there'
+                )
     return weights
 
 

@@ -19,8 +19,14 @@ from bothways.text.characters import HAN, code_points, replace_surrogates
 from bothways.text.files import Settings, check_vocabulary, read_folder, read_vocabulary
 
 _CHINESE = rf"[{HAN}\u3000-\u303f\uff00-\uff65]"  # with the punctuation that is set without spaces
-# Spaces that joining pieces leaves where nobody writes one: beside Chinese, in "3. 5" and inside "( a )".
-_NEEDLESS_SPACE = re.compile(rf" (?={_CHINESE})|(?<={_CHINESE}) |(?<=\d\.) (?=\d)|(?<=\() | (?=\))")
+# Spaces that joining pieces leaves where nobody writes one: beside Chinese, in "3. 5", "( a )", "$ 5 %" and "u. s."
+_NEEDLESS_SPACE = re.compile(
+    rf" (?={_CHINESE})|(?<={_CHINESE}) |(?<=\d\.) (?=\d)|(?<=\() | (?=\))|(?<=[$€£]) (?=\d)|(?<=\d) (?=%)"
+    r"|(?<=\b[^\W\d]\.) (?=[^\W\d]\.)"
+)
+# "well - known" and "it ' s", "o ' clock"; other apostrophes may be quotation marks. "1, 000", not "2019, 300".
+_NEEDLESS_SPACES = re.compile(r"(?<=\w) (-) (?=\w)|(?<=\w) (') (?=(?:s|t|m|d|re|ve|ll)\b)|(?<=\b\w) (') (?=\w)")
+_THOUSANDS = re.compile(r"(?<!\d)\d{1,3}(?:, \d{3}(?!\d))+")
 _CHUNK = 1024  # texts handed to Rust at once: enough for all cores, few enough that their encodings stay small
 _HIDDEN = ("[PAD]", "[CLS]", "[SEP]")  # what decode() leaves out; [UNK] and [MASK] stand for text, so they show
 
@@ -211,7 +217,9 @@ class Tokenizer:
             IndexError: an id is outside the vocabulary.
         """
         tokens = [self.token(number) for number in ids if number not in self._hidden]
-        return _NEEDLESS_SPACE.sub("", self._plain.decoder.decode(tokens)).replace(" ' ", "'")
+        text = _NEEDLESS_SPACE.sub("", self._plain.decoder.decode(tokens))
+        text = _NEEDLESS_SPACES.sub(lambda found: found[0].strip(), text)
+        return _THOUSANDS.sub(lambda found: found[0].replace(" ", ""), text)
 
     def _build(self, *, with_specials: bool) -> tokenizers.Tokenizer:
         settings = self.settings
