@@ -197,7 +197,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         **{name: getattr(common, name) for name in common.__dataclass_fields__},
         start=Start(folder.resolve().name, locate(wanted.start), ("en", "zh"), ()),
         research=wanted.research,
-        only=tuple(wanted.only),
+        only=tuple(name for name in names if name in wanted.only),
         epochs=wanted.epochs or (1 if wanted.quick else 3),
         minutes=wanted.minutes,
         rate=wanted.lr,

@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score
 
 from bothways.batch import Example
 from bothways.data.records import read_records
-from bothways.errors import ConfigError
+from bothways.errors import ConfigError, DataError
 from bothways.models.model import save
 from bothways.tasks.base import Answer
 from bothways.tasks.classify import ClassifySettings, ClassifyTask
@@ -117,6 +117,34 @@ def test_only_one_of_two_labels_is_positive(labels: list[Any], told: str, as_rec
 def test_labels_are_numbers_where_all_are_and_one_has_a_fraction(labels: Any, kind: str, as_records: Any) -> None:
     given = [{"text": "a", "label": label} for label in labels]
     assert ClassifyTask.learn(as_records(given), ClassifySettings()).kind == kind
+
+
+def test_what_it_is_to_tell_is_told(as_records: Any) -> None:
+    for labels, line in (
+        (["b", "a", "b"], "to be told: one label of 2, 'a', 'b'"),
+        ([["b"], [], ["a"]], "to be told: any of 2, 'a', 'b'"),
+        ([1.5, 2, 3], "to be told: a number"),
+    ):
+        given = [{"text": "x", "label": label} for label in labels]
+        assert ClassifyTask.learn(as_records(given), ClassifySettings()).told == (line,)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (
+            [0.5, 1.25, "nan", 2],
+            "label is 'nan', but most labels are numbers, some with fractions; .* .1 of 4.*kind one",
+        ),
+        ([["a"], [None]], '"label" has None, which is no label; where a text has none, say'),
+        ([["a"], [""]], "\"label\" has '', which is no label"),
+        ([["a"], [{"b": 1}]], '"label" has .*, which is no label'),
+        ([["a"], None], '"label" has None, which is no label'),
+    ],
+)
+def test_labels_that_are_none(labels: Any, message: str, as_records: Any) -> None:
+    with pytest.raises(DataError, match=message):
+        ClassifyTask.learn(as_records([{"text": "x", "label": label} for label in labels]), ClassifySettings())
 
 
 def test_numbers_of_a_table_are_learnt_as_numbers(as_records: Any, tokenizer: Any, tmp_path: Path) -> None:

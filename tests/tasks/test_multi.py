@@ -243,6 +243,15 @@ def test_from_python_all_records_come_together(make_model: Any, tmp_path: Path) 
     assert {"mood.accuracy", "answer.em", "mean"} <= run.scores.keys()
     with pytest.raises(ConfigError, match=r"tasks\.mood\.train is missing; wanted a path"):
         finetune("multi", out=tmp_path / "other", **common)
+    both = common | {"tasks": kinds | {"mood": {"task": "classify", "train": str(tmp_path / "moods.jsonl")}}}
+    with pytest.raises(ConfigError, match=r"train is given for all tasks, and tasks\.mood\.train too; give one of"):
+        finetune("multi", train=given, out=tmp_path / "other", **both)
+    with pytest.raises(ConfigError, match=r"columns are told, but no train of all tasks; say tasks\.NAME\.columns"):
+        finetune("multi", out=tmp_path / "other", columns={"text": "line"}, **both)
+    file = tmp_path / "all.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in given), encoding="utf-8")
+    told = finetune("multi", train=file, out=tmp_path / "filed", **common)
+    assert str(file) in (told.model / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,14 @@ GIVEN = [
 ]
 
 
+@pytest.mark.parametrize("labels", [("duplicate", "non_duplicate"), ("not same", "same"), ("entailment", "neutral")])
+def test_f1_is_of_the_label_by_which_texts_are_ranked(labels: Any, as_records: Any) -> None:
+    records = as_records([{"text_a": "a", "text_b": "b", "label": label} for label in labels])
+    task = PairTask.learn(records, PairSettings())
+    scores = task.metrics(records, [{"label": belonging(task)}] * 2)
+    assert (scores["positive"], scores["f1"]) == (belonging(task), pytest.approx(2 / 3))
+
+
 @pytest.mark.parametrize("long", ["cut", "windows"])
 def test_perfect_scores_give_the_gold_labels(long: Any, as_records: Any, tokenizer: Any) -> None:
     records = as_records(GIVEN)

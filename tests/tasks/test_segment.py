@@ -24,7 +24,7 @@ from bothways.tasks import segment, task_class
 from bothways.tasks.base import Answer, Encoded
 from bothways.tasks.dictionary import Dictionary, read_dictionary
 from bothways.tasks.multi import MultiTask
-from bothways.tasks.segment import SegmentSettings, SegmentTask
+from bothways.tasks.segment import SegmentSettings, SegmentTask, _words
 from bothways.tasks.units import split
 from bothways.text.tokenizer import Tokenizer
 
@@ -88,6 +88,20 @@ def test_long_texts_are_parted_at_sentence_ends(as_records: Any, tokenizer: Any)
     assert len(ends) > 3
     assert all(end in ("。", "[UNK]", "！", "？", "?", "!") for end in ends)
     assert encoded.coverage.told() == {"kept": 48}
+
+
+def test_characters_with_tags_are_words_too(as_records: Any, tmp_path: Path) -> None:
+    file = tmp_path / "words.conll"
+    file.write_text("我 B\n们 E\n是 S\n中 B\n国 M\n人 E\n\n云 B-N\n计 I-N\n算 I-N\n好 B-A\n", encoding="utf-8")
+    records = list(read_records(file))
+    assert [_words(record) for record in records] == [["我们", "是", "中国人"], ["云计算", "好"]]
+    assert SegmentTask.learn(records, SegmentSettings()).training_words >= {"我们", "云计算"}
+    for tokens, tags, message in (
+        (["我", "们"], ["B"], "there are 2 tokens and 1 tags"),
+        (["我", "们"], ["B", "PER"], "tag 2 is 'PER'; wanted B, M"),
+    ):
+        with pytest.raises(DataError, match=message):
+            _words(*as_records([{"tokens": tokens, "tags": tags}]))
 
 
 def test_words_out_of_training_are_told_apart_after_loading(as_records: Any, make_model: Any, tmp_path: Path) -> None:

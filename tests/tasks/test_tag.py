@@ -181,6 +181,17 @@ def test_what_is_learnt(given_: Any, scheme: str, split: str, names: list[str], 
     assert (task.tags.scheme, task.split, task.tags.names) == (scheme, split, names)
 
 
+def test_white_space_at_the_edge_of_a_span_is_none_of_it(as_records: Any, tokenizer: Any) -> None:
+    rows = [
+        {"text": "He met Ada", "spans": [{"start": 6, "end": 10, "label": "PER"}]},
+        {"text": "Bob ran", "spans": [{"start": 0, "end": 4, "label": "PER", "text": "Bob "}]},
+    ]
+    records = as_records(rows)
+    task = TagTask.learn(records, TagSettings())
+    right = [[{"label": "PER", "start": 7, "end": 10}], [{"label": "PER", "start": 0, "end": 3}]]
+    assert task.metrics(records, [{"spans": spans} for spans in right])["f1"] == 1.0
+
+
 def test_spans_inside_words_are_widened_and_told(as_records: Any, tokenizer: Any) -> None:
     records = as_records([{"text": "Londoner", "spans": [{"start": 0, "end": 6, "label": "LOC"}]}, *MARKED])
     task = TagTask.learn(records, TagSettings(split="words"))

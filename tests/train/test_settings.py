@@ -50,6 +50,11 @@ def test_how_long_is_a_number_that_can_be_reached(verb: type[Any], name: str, va
     assert refusal(verb, **{name: value}) == f"{name} is {value}; it must be above 0 and at most 1,000,000,000"
 
 
+def test_epochs_or_minutes() -> None:
+    assert refusal(Finetune, epochs=10, minutes=5.0) == "epochs is 10 and minutes is 5; give one of the two"
+    assert config.from_dict(Finetune, {"epochs": 3, "minutes": 5.0}).minutes == 5.0  # as a run's config.toml has it
+
+
 @BOTH
 @pytest.mark.parametrize("name", ["lr", "weight_decay", "eps", "clip"])
 def test_the_optimizer_s_numbers_are_finite(verb: type[Any], name: str) -> None:

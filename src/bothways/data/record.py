@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -109,7 +110,7 @@ def _missing(record: Record, name: str) -> DataError:
     if record.path == IN_MEMORY and there == ["text"] and isinstance(text, str) and suffix(text) in ENDINGS:
         hint = f"a list of strings is read as texts: for a file, pass pathlib.Path({shown(text)})"
     else:
-        hint = f"if it has another name, say --columns.{name} {nearest(name, there) or 'NAME'}"
+        hint = f"if it has another name, say --columns.{name} {shlex.quote(nearest(name, there) or 'NAME')}"
     if record.line and record.line > 1 and suffix(Path(record.path)) in (".csv", ".tsv"):
         hint += " (the first line must name the columns)"
     return record.error(f"no field {shown(name)}; there are {listed(there, like=name)}; {hint}")

@@ -32,6 +32,7 @@ from bothways.tasks.labels import as_label, label_index, labels_config, labels_f
 from bothways.tasks.one_label import (
     LabelTask,
     check_smoothing,
+    is_no_label,
     label_answer,
     label_loss,
     label_of,
@@ -118,10 +119,14 @@ class ClassifyTask(LabelTask):
         _check_one(settings, kind)
         if kind == "number":
             read_all(records, _number)
-            return cls(settings, kind, ["number"], positive=_positive(settings, kind, []))
+            task = cls(settings, kind, ["number"], positive=_positive(settings, kind, []))
+            task.told = ("to be told: a number",)
+            return task
         found = list(chain.from_iterable(read_all(records, lambda record: _labels(record, kind))))
         labels, weights = learn_label_set(records, found, balanced=settings.class_weights == "balanced")
-        return cls(settings, kind, labels, weights, _positive(settings, kind, found))
+        task = cls(settings, kind, labels, weights, _positive(settings, kind, found))
+        task.told = (f"to be told: {'one label' if kind == 'one' else 'any'} of {len(labels)}, {listed(labels)}",)
+        return task
 
     def sequences(
         self, records: Sequence[Record], tokenizer: Tokenizer, *, max_length: int, first: int
@@ -218,7 +223,16 @@ def _kind(records: Sequence[Record]) -> Kind:
         return "several"
     spelt = all(re.search(r"\.[ct]sv(\.gz|\.xz)?$", record.path) for record in records)  # where all are texts
     fractions = [_has_fraction(value, spelt=spelt) for value in values]
-    return "number" if True in fractions and None not in fractions else "one"
+    others = fractions.count(None)
+    if True in fractions and 0 < others < len(values) / 2:
+        record, value = next(
+            (record, value) for record, value, one in zip(records, values, fractions, strict=True) if one is None
+        )
+        raise record.error(
+            f"label is {value!r}, but most labels are numbers, some with fractions; mend or leave out such records "
+            f"({others:,} of {len(values):,}), or say --classify.kind one"
+        )
+    return "number" if True in fractions and not others else "one"
 
 
 def _has_fraction(value: Any, *, spelt: bool) -> bool | None:
@@ -266,5 +280,7 @@ def _labels(record: Record, kind: Kind) -> list[str]:
     if kind == "several":
         value = require(record, "label", object)
         values = value if isinstance(value, list) else [value]
+        if (wrong := next(filter(is_no_label, values), values)) is not values:
+            raise record.error(f'"label" has {wrong!r}, which is no label; where a text has none, say []')
         return [as_label(item) for item in values]
     return [label_of(record, hint=" (--classify.kind several for lists)")]

@@ -41,7 +41,10 @@ def label_index(label: str, labels: Sequence[str], record: Record) -> int:
         near = difflib.get_close_matches(label, labels, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         known = ", ".join(labels[:12]) + (", …" if len(labels) > 12 else "")
-        raise record.error(f"label {label!r} was not seen in training; known are {known}{hint}") from None
+        raise record.error(
+            f"label {label!r} was not seen in training; known are {known}{hint} (else leave such records out, or train "
+            f"with some)"
+        ) from None
 
 
 def numbered(found: Sequence[str], labels: Sequence[str]) -> np.ndarray:

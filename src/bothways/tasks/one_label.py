@@ -99,9 +99,14 @@ def label_of(record: Record, field: str = "label", hint: str = "") -> str:
         DataError: no such field, or something that is no label: null, an empty string, a list or an object.
     """
     value = require(record, field, object)
-    if isinstance(value, list | dict) or value is None or value == "":
+    if is_no_label(value):
         raise record.error(f'"{field}" is {value!r}; one label was wanted{hint}')
     return as_label(value)
+
+
+def is_no_label(value: Any) -> bool:
+    """Whether it names no label."""
+    return isinstance(value, list | dict) or value is None or value == ""
 
 
 def learn_label_set(

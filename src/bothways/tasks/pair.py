@@ -106,7 +106,8 @@ class PairTask(LabelTask):
         """As GLUE counts."""
         gold = [label_of(record) for record in records]
         found = [prediction["label"] for prediction in predictions]
-        return classes.pair(gold, found, labels=self.labels, positive=self.settings.positive)
+        positive = belonging(self) if len(self.labels) == 2 else self.settings.positive
+        return classes.pair(gold, found, labels=self.labels, positive=positive)
 
     def by_record(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
         """Whether the label is right; of two labels, also whether the positive one was found."""

@@ -226,11 +226,13 @@ def _listed(words: Iterable[str]) -> str:
 
 
 def _words(record: Record) -> list[str]:
-    """The record's words.
+    """The record's words: told by name, or of tokens (characters) with tags of BMES, BIES or BI.
 
     Raises:
-        DataError: there are none, or an empty one.
+        DataError: there are none, or an empty one, or tags that begin and end no words.
     """
+    if "words" not in record.fields and {"tokens", "tags"} <= record.fields.keys():
+        return _joined(record)
     words = require(record, "words", list[str])
     if not any(map(str.strip, words)):
         raise record.error('"words" holds no word; leave the record out')
@@ -239,9 +241,27 @@ def _words(record: Record) -> list[str]:
     return words
 
 
+def _joined(record: Record) -> list[str]:
+    """Words of tokens, each of which has a tag that says where in its word it stands: B-, M or I, E, S."""
+    tokens, tags = require(record, "tokens", list[str]), require(record, "tags", list[str])
+    if len(tokens) != len(tags):
+        raise record.error(f"there are {len(tokens)} tokens and {len(tags)} tags; wanted one for each")
+    words: list[str] = []
+    for number, (token, tag) in enumerate(zip(tokens, tags, strict=True), 1):
+        place = tag.partition("-")[0].upper()
+        if place not in ("B", "M", "I", "E", "S"):
+            raise record.error(f'tag {number} is {tag!r}; wanted B, M (or I), E and S, or "words" instead')
+        if place in ("B", "S") or not words:
+            words.append(token)
+        else:
+            words[-1] += token
+    return words
+
+
 def _text(record: Record) -> str:
     """The record's text, which may be that of its words."""
-    text = "".join(_words(record)) if "words" in record.fields else require(record, "text", str)
+    has_words = "words" in record.fields or {"tokens", "tags"} <= record.fields.keys()
+    text = "".join(_words(record)) if has_words else require(record, "text", str)
     if not text.strip():
         raise record.error("the text is empty (nothing but white space); leave the record out")
     return text

@@ -125,7 +125,8 @@ def _mark(record: Record, text: str, number: int, given: Any) -> Mark:
         nearest = min(places, key=lambda at: abs(at - start), default=None)
         hint = "it isn't in the text" if nearest is None else f"it stands at {nearest}"
         raise inner.error(f"from {start} to {end} stands {shown(found)}, not {shown(said)}; {hint}")
-    return Mark(label, start, end)
+    # White space at an edge belongs to no word, and a prediction has none there.
+    return Mark(label, end - len(found.lstrip()), start + len(found.rstrip()))
 
 
 def word_spans(marks: Iterable[Mark], offsets: Offsets) -> tuple[list[Span], int]:

@@ -279,7 +279,7 @@ def _finish(training: Training, best: Best, dev: Dev | None, wanted: Any) -> Run
 
 def _files(wanted: Any) -> list[Path | None]:
     """The files of records."""
-    parts = wanted.multi.tasks.values() if wanted.task == "multi" else [wanted]
+    parts = [wanted, *(wanted.multi.tasks.values() if wanted.task == "multi" else ())]
     return [file for part in parts for file in (part.train, part.dev)]
 
 

@@ -146,6 +146,12 @@ def run_finetune(wanted: Any, *, train: Data | None = None, dev: Data | None = N
 def _records(wanted: Any, which: Literal["train", "dev"], given: Data | None) -> list[Record] | None:
     """The records to train on or to score: those given, else those of the file, else (multi) of its tasks' files."""
     data = given if given is not None else getattr(wanted, which)
+    if wanted.task == MultiTask.name:
+        own = [name for name, part in wanted.multi.tasks.items() if getattr(part, which) is not None]
+        if data is not None and own:
+            raise ConfigError(f"{which} is given for all tasks, and tasks.{own[0]}.{which} too; give one of the two")
+        if data is None and which == "train" and wanted.columns:
+            raise ConfigError("columns are told, but no train of all tasks; say tasks.NAME.columns instead")
     if data is not None:
         return list(read_records(data, columns=wanted.columns))
     if wanted.task != MultiTask.name:

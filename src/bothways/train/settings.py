@@ -74,6 +74,8 @@ class Finetune:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.minutes is not None:
             _check_length("minutes", self.minutes)
+            if self.epochs != Finetune.epochs:
+                raise ConfigError(f"epochs is {self.epochs} and minutes is {self.minutes:g}; give one of the two")
         for name in ("frozen_layers", "frozen_hidden"):
             if (value := getattr(self, name)) is not None and not self.frozen:
                 raise ConfigError(
