@@ -285,6 +285,15 @@ def test_require():
             require(Record({"label": number}, "a.parquet", 1), "label", float)
 
 
+def test_fields_that_are_parted_by_something_else_are_told():
+    with pytest.raises(DataError, match=r"there are 'text;label'; fields are parted by commas: mend the file \("):
+        require(Record({"text;label": "a;b"}, "a.csv", 2), "text", str)
+    with pytest.raises(DataError, match=r"fields are parted by tabs"):
+        require(Record({"text,label": "a,b"}, "a.tsv", 2), "text", str)
+    with pytest.raises(DataError, match=r"say --columns\.label ' label' \("):  # as a shell takes it
+        require(Record({"text": "a", " label": "b"}, "a.csv", 2), "label", str)
+
+
 def test_require_says_what_to_try():
     with pytest.raises(DataError, match=r"say --columns\.label lable \(the first line must name the columns\)$"):
         require(Record({"lable": "a", "text": "b"}, "a.csv", 2), "label", str)

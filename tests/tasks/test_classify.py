@@ -140,6 +140,7 @@ def test_what_it_is_to_tell_is_told(as_records: Any) -> None:
         ([["a"], [""]], "\"label\" has '', which is no label"),
         ([["a"], [{"b": 1}]], '"label" has .*, which is no label'),
         ([["a"], None], '"label" has None, which is no label'),
+        ([1, 2, 1.0], "the labels '1' and '1.0' are one number; write it in one way"),
     ],
 )
 def test_labels_that_are_none(labels: Any, message: str, as_records: Any) -> None:

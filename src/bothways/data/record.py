@@ -109,6 +109,8 @@ def _missing(record: Record, name: str) -> DataError:
     text = record.fields.get("text")
     if record.path == IN_MEMORY and there == ["text"] and isinstance(text, str) and suffix(text) in ENDINGS:
         hint = f"a list of strings is read as texts: for a file, pass pathlib.Path({shown(text)})"
+    elif len(there) == 1 and suffix(Path(record.path)) in (".csv", ".tsv") and {*";\t,"} & {*there[0]}:
+        hint = f"fields are parted by {'tabs' if suffix(Path(record.path)) == '.tsv' else 'commas'}: mend the file"
     else:
         hint = f"if it has another name, say --columns.{name} {shlex.quote(nearest(name, there) or 'NAME')}"
     if record.line and record.line > 1 and suffix(Path(record.path)) in (".csv", ".tsv"):

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bothways.batch import Batch, Example, Piece, Read
-from bothways.data.record import Record, read_all, require
+from bothways.data.record import NUMBER, Record, read_all, require
 from bothways.errors import ConfigError, DataError
 from bothways.nn.encoder import Encoder
 from bothways.nn.heads import Head, LabelHead
@@ -115,9 +115,14 @@ def learn_label_set(
     """The labels found, in their order, and with `balanced` a weight for each.
 
     Raises:
-        DataError: fewer than two different labels.
+        DataError: fewer than two different labels, or two that are one number.
     """
     labels = learn_labels(found)
+    numbers: dict[float, str] = {}
+    for label in labels:
+        if NUMBER.fullmatch(label) and (other := numbers.setdefault(float(label), label)) != label:
+            where = f"{records[0].path}: " if records else ""
+            raise DataError(f"{where}the labels {other!r} and {label!r} are one number; write it in one way")
     if len(labels) < 2:
         where = f"{records[0].path}: " if records else ""
         found_labels = f"all {len(records)} records have the label {labels[0]!r}" if labels else "there is no record"
