@@ -39,12 +39,9 @@ def label_index(label: str, labels: Sequence[str], record: Record) -> int:
         return labels.index(label)
     except ValueError:
         near = difflib.get_close_matches(label, labels, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = f"; did you mean {near[0]!r}?" if near else "; leave such records out, or train with some"
         known = ", ".join(labels[:12]) + (", …" if len(labels) > 12 else "")
-        raise record.error(
-            f"label {label!r} was not seen in training; known are {known}{hint} (else leave such records out, or train "
-            f"with some)"
-        ) from None
+        raise record.error(f"label {label!r} was not seen in training; known are {known}{hint}") from None
 
 
 def numbered(found: Sequence[str], labels: Sequence[str]) -> np.ndarray:
