@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+from pydantic_core import PydanticCustomError
 
 # A string may name a file, and clients name no files of the server's: among the values are strings of these two alone.
 _CHOICES = {"long": ("refuse", "first", "windows"), "early_stopping": ("no", "yes", "never")}
@@ -14,7 +15,9 @@ def _chosen(options: dict[str, Any]) -> dict[str, Any]:
     for name, value in options.items():
         if isinstance(value, str) and value not in _CHOICES.get(name, ()):
             known = f"one of {', '.join(_CHOICES[name])}" if name in _CHOICES else "no string"
-            raise ValueError(f"{name} is {value!r}; wanted {known}")
+            raise PydanticCustomError(
+                "choice", "{name} is {value}; wanted {known}", {"name": name, "value": repr(value), "known": known}
+            )
     return options
 
 
