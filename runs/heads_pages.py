@@ -11,7 +11,7 @@ from runs.rows import Row
 
 SECTION = """## Heads of one shared encoder
 
-    command    runs/heads.sh START [--research]   (python -m runs.heads)
+    command    runs/heads.sh START [--research [--only HEAD …]]   (python -m runs.heads)
 
 Percentages on test records; with several seeds, means ± sample deviation. `open` heads are those of the built-in
 model, learnt from data whose licences let it be given away; `research` heads are for measuring. Words are given for

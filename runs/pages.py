@@ -200,6 +200,11 @@ def _note(rows: Sequence[Row], data: DataSet, learnt: Mapping[str, Row]) -> str:
     for row in own:
         if row["measure"] == "dev" and "steps_seconds" in row and minutes is not None:
             steps.setdefault(row["start"], []).append(row["steps_seconds"])
+    peers = [row for row in own if row["measure"] == "dev" and BY_PEER in row["start"]]
+    if any("steps_seconds" not in row for row in peers):
+        told.append(
+            "those of Bothways planned for so long, which may have taken longer, transformers' ended by the clock"
+        )
     if steps:
         told.append("the steps took " + ", ".join(f"{mean(took) / 60:.1f} ({start})" for start, took in steps.items()))
     several = {start: rates for start, rates in _tried(own).items() if len(rates) > 1}
