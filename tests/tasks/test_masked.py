@@ -122,7 +122,11 @@ def test_scores_are_those_of_the_loss(make_model: Any, as_records: Any) -> None:
 def test_one_folder_fills_masks_answers_and_is_a_start(several: MultiTask, make_model: Any, tmp_path: Path) -> None:
     first = save(make_model(PretrainTask("next")), tmp_path / "first")
     model = start_from(first, several)
-    assert model.told == ["left out: heads.next.linear", "starts from random: heads.mood/label.linear"]
+    assert model.told == [
+        "mood: to be told: one label of 2, 'bad', 'good'",
+        "left out: heads.next.linear",
+        "starts from random: heads.mood/label.linear",
+    ]
     texts = ["我[MASK]北京", "[MASK] cd"]
     filled = bothways.load(first, device="cpu").fill_mask(texts)
     for compact in (False, True):
