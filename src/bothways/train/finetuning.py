@@ -125,9 +125,9 @@ def finetune_run(
 
         if not best.has_waited(settings.patience):
             if settings.frozen and settings.minutes is None and settings.epochs > 1:
-                begun = time.monotonic()
+                since = time.monotonic()
                 _keep_vectors(training, encoded, dev)
-                training.progress.seconds += time.monotonic() - begun
+                training.progress.seconds += time.monotonic() - since
             take_steps(training, total, examine=examine, extra=lambda: {"best": asdict(best), "steps": total})
         return _finish(training, best, dev, wanted)
 
