@@ -33,7 +33,8 @@ from bothways.models.model import Model, fresh, load, save, seed_everything
 from bothways.models.sizes import sized
 from bothways.nn.heads import MaskedHead
 from bothways.nn.network import TEXT
-from bothways.tasks.generate import GenerateSettings, GenerateTask
+from bothways.tasks.generate import GenerateTask
+from bothways.tasks.generate_settings import GenerateSettings
 from bothways.text.tokenizer import Tokenizer
 
 Ids = list[list[int]]

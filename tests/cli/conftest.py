@@ -14,7 +14,8 @@ from tests.toys import Told, bothways, labelled, write_records
 from bothways.models.model import fresh, save
 from bothways.nn.decoding_settings import Decoding
 from bothways.nn.encoder import EncoderConfig
-from bothways.tasks.generate import GenerateSettings, GenerateTask
+from bothways.tasks.generate import GenerateTask
+from bothways.tasks.generate_settings import GenerateSettings
 from bothways.text.tokenizer import Tokenizer
 
 records = functools.partial(labelled, shortest=2, longest=12)

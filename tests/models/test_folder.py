@@ -28,7 +28,8 @@ from bothways.models.sizes import SIZES, sized
 from bothways.nn.decoding_settings import Decoding
 from bothways.tasks.classify import ClassifySettings, ClassifyTask
 from bothways.tasks.embed import EmbedSettings, EmbedTask
-from bothways.tasks.generate import GenerateSettings, GenerateTask
+from bothways.tasks.generate import GenerateTask
+from bothways.tasks.generate_settings import GenerateSettings
 from bothways.tasks.multi import MultiTask
 from bothways.tasks.pretraining import PretrainTask
 from bothways.text.tokenizer import Tokenizer

@@ -21,7 +21,8 @@ from bothways.nn.constraints import drawn, restricted
 from bothways.nn.decoding_settings import Decoding, Writing
 from bothways.nn.encoder import EncoderConfig
 from bothways.nn.network import TEXT
-from bothways.tasks.generate import GenerateSettings, GenerateTask
+from bothways.tasks.generate import GenerateTask
+from bothways.tasks.generate_settings import GenerateSettings
 from bothways.text.tokenizer import Tokenizer
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz", *"今天气很好"]

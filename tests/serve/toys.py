@@ -19,7 +19,8 @@ from bothways.nn.encoder import EncoderConfig
 from bothways.tasks.base import Task
 from bothways.tasks.choice import ChoiceSettings, ChoiceTask
 from bothways.tasks.classify import ClassifySettings, ClassifyTask
-from bothways.tasks.generate import GenerateSettings, GenerateTask
+from bothways.tasks.generate import GenerateTask
+from bothways.tasks.generate_settings import GenerateSettings
 from bothways.tasks.multi import MultiSettings, MultiTask, Part
 from bothways.tasks.pair import PairSettings, PairTask
 from bothways.tasks.pretraining import PretrainTask

@@ -20,7 +20,8 @@ from bothways.nn.layers import Features
 from bothways.tasks.base import Task
 from bothways.tasks.choice import ChoiceSettings, ChoiceTask
 from bothways.tasks.classify import ClassifySettings, ClassifyTask
-from bothways.tasks.generate import GenerateSettings, GenerateTask
+from bothways.tasks.generate import GenerateTask
+from bothways.tasks.generate_settings import GenerateSettings
 from bothways.tasks.masked import MaskedSettings, MaskedTask
 from bothways.tasks.multi import MultiTask
 from bothways.tasks.qa import QaSettings, QaTask

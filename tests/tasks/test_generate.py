@@ -27,7 +27,8 @@ from bothways.nn.decoding_settings import Decoding
 from bothways.nn.encoder import EncoderConfig
 from bothways.nn.network import TEXT
 from bothways.tasks.classify import ClassifySettings, ClassifyTask
-from bothways.tasks.generate import GenerateSettings, GenerateTask
+from bothways.tasks.generate import GenerateTask
+from bothways.tasks.generate_settings import GenerateSettings
 from bothways.tasks.multi import Part
 from bothways.tasks.pretraining import PretrainTask
 from bothways.text.tokenizer import Tokenizer

@@ -15,7 +15,8 @@ from bothways import finetune
 from bothways.models.model import load, save, start_from
 from bothways.models.reading import Advice
 from bothways.nn.dropout import Dropout
-from bothways.tasks.generate import GenerateSettings, GenerateTask
+from bothways.tasks.generate import GenerateTask
+from bothways.tasks.generate_settings import GenerateSettings
 from bothways.tasks.pretraining import PretrainTask
 from bothways.train.optimizer import Float32Muon, Optim, Together, make_optimizer, set_learning_rate
 

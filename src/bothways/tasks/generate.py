@@ -13,8 +13,8 @@ import math
 import re
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal
+from dataclasses import asdict, fields, replace
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -43,43 +43,13 @@ from bothways.tasks.encoder_decoder import (
     with_doubles,
     without_doubles,
 )
-from bothways.tasks.one_label import check_smoothing
+from bothways.tasks.generate_settings import GenerateSettings, going_on
 from bothways.tasks.sequences import single
 from bothways.text.characters import HAN
 from bothways.text.tokenizer import Encoded as Text
 from bothways.text.tokenizer import Tokenizer
 
-Long = Literal["refuse", "first", "windows"]
 _OF_WRITERS = ("decoder.", f"heads.{TEXT}.")  # how the names of weights begin that only a writer has
-
-
-@dataclass(frozen=True)
-class GenerateSettings:
-    """How targets are learnt and written."""
-
-    decoder: Literal["copy", "share", "fresh"] | None = None
-    """copy: starts as the encoder (BERT2BERT); share: is the encoder, but for cross-attention; fresh: from random;
-    none: the one that the model to begin from has, or else copy"""
-    decoder_layers: int | None = None
-    """layers of the decoder; none: as many as the encoder has"""
-    tied: bool = True
-    """tokens are told by the decoder's own word embeddings; off: by a matrix of its own"""
-    long: Long = "refuse"
-    """what is longer than the model: refuse it, read its first tokens, or a source in windows side by side"""
-    language: Literal["auto", "zh", "other"] = "auto"
-    """of the targets, for the metrics: zh counts characters; auto looks at the training records"""
-    criterion: Literal["bleu", "chrf", "rouge1", "rouge2", "rougeL", "log_likelihood"] = "bleu"
-    """the metric by which the best epoch is chosen"""
-    label_smoothing: float = 0.1
-    """share of each target token spread over the vocabulary"""
-    decoding: Decoding = field(default_factory=Decoding)
-
-    def __post_init__(self) -> None:
-        check_smoothing(self.label_smoothing)
-        if self.decoder_layers is not None and self.decoder_layers < 1:
-            raise ConfigError(f"decoder_layers is {self.decoder_layers}; it must be at least 1, or none")
-        if self.decoder == "share" and self.decoder_layers is not None:
-            raise ConfigError("decoder_layers can't be chosen for decoder share: the layers are the encoder's")
 
 
 class GenerateTask(Task):
@@ -133,43 +103,16 @@ class GenerateTask(Task):
         """
         if not isinstance(start, GenerateTask):
             return self
-        asked, before, fresh = self.asked, start.settings, self.asked.decoder == "fresh"
-        if asked.decoder == "share" != before.decoder:
-            raise ConfigError(
-                "decoder is share, but the model that it begins from has learnt a decoder of its own, which would be "
-                "lost; leave decoder out, or begin from an encoder"
-            )
-        layers = start.shape.get("num_hidden_layers")
-        if not fresh and asked.decoder_layers not in (None, layers):
-            raise ConfigError(
-                f"decoder_layers is {asked.decoder_layers}, but the model that it begins from has learnt a decoder of "
-                f"{layers or 'as many as its encoder'}; leave it out, or say decoder fresh"
-            )
-        usual = GenerateSettings()
-        taken: dict[str, Any] = {"long": before.long} if asked.long == usual.long else {}
-        if not fresh:
-            taken |= {"decoder": "share"} if before.decoder == "share" and asked.decoder is None else {}
-            taken |= {"tied": False} if not before.tied else {}
-        writing = {
-            entry.name: value
-            for entry in fields(Decoding)
-            if getattr(asked.decoding, entry.name) == getattr(usual.decoding, entry.name)
-            if (value := getattr(before.decoding, entry.name)) != getattr(usual.decoding, entry.name)
-        }
+        settings, told = going_on(self.asked, start.settings, layers=start.shape.get("num_hidden_layers"))
         made = GenerateTask(
-            replace(asked, **taken, decoding=replace(asked.decoding, **writing)),
+            settings,
             self.language,
-            shape=None if fresh else start.shape,
+            shape=None if settings.decoder == "fresh" else start.shape,
             start=start.start,
             end=start.end,
             forbidden=start.forbidden,
         )
-        told = [f"{name} {value}" for name, value in (taken | writing).items() if value != getattr(usual, name, None)]
-        lines = [f"as the model that it begins from: {', '.join(told)}"] if told else []
-        lines += ["the decoder that it had is left out, for a fresh one"] if fresh else []
-        if before.decoder == "share" and made.settings.decoder == "copy":
-            lines.append("its decoder was its encoder, and becomes a copy of it")
-        made.told = (*self.told, *lines)
+        made.told = (*self.told, *told)
         return made
 
     # ------------------------------------------------------------------------------------------------ network
