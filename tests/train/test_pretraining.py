@@ -106,13 +106,15 @@ def test_shards_outlive_a_later_failure(tiny, work, tmp_path, monkeypatch):
     assert manifest.stat().st_mtime_ns == made
 
 
-def test_text_that_makes_no_sequence_leaves_nothing(tiny, tmp_path):
-    """Neither its vocabulary nor its shards are of use: it has to be another text."""
+@pytest.mark.parametrize("apart", [False, True])
+def test_text_that_makes_no_sequence_leaves_nothing(tiny, tmp_path, apart):
+    """Neither its vocabulary nor its shards are of use, wherever they stand: it has to be another text."""
     text = tmp_path / "text.txt"
     text.write_text("word\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"text\.txt: 4 tokens of text make no sequence to learn from"):
-        pretrained(tiny, tmp_path / "run", text=text)
+        pretrained(tiny, tmp_path / "run", text=text, shards=tmp_path / "shards" if apart else None)
     assert not (tmp_path / "run").exists()
+    assert not list(tmp_path.glob("shards/*"))
 
 
 # --------------------------------------------------------------------------------------- what is told

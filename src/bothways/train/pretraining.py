@@ -108,6 +108,8 @@ def _prepare(wanted: Any, folder: RunFolder, device: torch.device) -> tuple[Trai
     source = _source(shards, model, settings, wanted.common.seed)
     if next(source.items(0), None) is None:
         with folder.removed_on_error():  # nothing that was made of such a text is of use
+            if folder.ranks.first:
+                remove(shards.folder)  # with --shards it is not in the run's folder
             raise DataError(
                 f"{shards.counts.tokens:,} tokens of text make no sequence to learn from; more text is needed",
                 path=wanted.text[0],
