@@ -244,7 +244,7 @@ def test_what_is_ranked_can_be_said(predictor, corpus):
     assert {name: few[name] for name in same} != {name: usual[name] for name in same}
 
 
-def test_mistakes(predictor, corpus):
+def test_mistakes(predictor, corpus, tmp_path):
     with pytest.raises(
         DataError, match="no query of test has a document of grade 1 or above, so there is nothing to find"
     ):
@@ -257,3 +257,11 @@ def test_mistakes(predictor, corpus):
         evaluate_retrieval(predictor, corpus([("q0", "d9", 0.5)]))
     with pytest.raises(ModelError, match="a model of classify doesn't find texts; wanted one of embed, pair or sim"):
         evaluate_retrieval(on(predictor, ClassifyTask(ClassifySettings(), "one", ["a", "b"])), corpus(RELEVANT))
+    for name, row, told in [
+        ("qrels.test", {"query": "q0", "corpus_id": "d3", "score": 1}, "'query_id'; there are 'query', "),
+        ("corpus", {"_id": "d3", "body": "a film"}, "'text'; there are '_id', 'body'; rename it in the file: of a"),
+    ]:
+        with gzip.open(corpus(RELEVANT) / f"{name}.jsonl.gz", "wt", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        with pytest.raises(DataError, match=rf"{name}\.jsonl\.gz:1: no field {told}"):
+            evaluate_retrieval(predictor, tmp_path)

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from bothways.data.messages import listed, shown
 from bothways.data.record import Record, require
 from bothways.data.records import READERS, read_records
 from bothways.errors import DataError, ModelError
@@ -65,7 +66,7 @@ def evaluate_retrieval(
     for number, record in enumerate(corpus, 1):
         if (id := id_of(record, number)) in documents:
             raise record.error(f"the id {id!r} is that of an earlier document too; wanted each once")
-        documents[id] = text_of(record)
+        documents[id] = text_of(_with(record, "text"))
     every_grade, zeros = _qrels(folder, split, documents)
     judged = zeros if candidates == "auto" else candidates == "judged"
     grades = {query: given for query, given in every_grade.items() if any(grade > 0 for grade in given.values())}
@@ -153,14 +154,26 @@ def _qrels(folder: Path, split: str, documents: Mapping[str, str]) -> tuple[dict
     return grades, any(grade == 0 for given in grades.values() for grade in given.values())
 
 
+def _with(record: Record, name: str) -> Record:
+    """The record, if it has the field; no --columns renames it here, as `require` would propose."""
+    if name not in record.fields:
+        there = listed([str(field) for field in record.fields], like=name)
+        raise record.error(
+            f"no field {shown(name)}; there are {there}; rename it in the file: of a folder to rank, corpus and "
+            "queries have _id and text, qrels have query_id, corpus_id and score"
+        )
+    return record
+
+
 def _judged(record: Record, name: str) -> str:
     """The id of a query or a document; BEIR writes query-id."""
     theirs = name.replace("_", "-")
-    return str(require(record, theirs if name not in record.fields and theirs in record.fields else name, str, int))
+    found = theirs if name not in record.fields and theirs in record.fields else name
+    return str(require(_with(record, found), found, str, int))
 
 
 def _grade(record: Record) -> int:
-    grade = float(require(record, "score", float))
+    grade = float(require(_with(record, "score"), "score", float))
     if not grade.is_integer():
         raise record.error(f"score is {grade:g}; wanted a whole number: 0 is of no use, 1 and above of more and more")
     return int(grade)
@@ -170,7 +183,7 @@ def _queries(folder: Path, split: str, grades: Mapping[str, Any]) -> dict[str, s
     queries = {}
     for number, record in enumerate(read_records(_needed(folder, f"queries.{split}", "queries")), 1):
         if (id := id_of(record, number)) in grades:
-            queries[id] = require(record, "text", str)
+            queries[id] = require(_with(record, "text"), "text", str)
     if missing := [query for query in grades if query not in queries]:
         raise DataError(f"query {missing[0]!r} is judged, but there is no such query", path=folder)
     return queries
