@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -48,7 +48,7 @@ class Told(ClassifyTask):
 
 
 class Writer(Predictor):
-    """Writes the source's letters from the last to the first."""
+    """Writes the source's letters from the last to the first; a source with … is cut."""
 
     gate: threading.Event
     written = 0
@@ -66,13 +66,14 @@ class Writer(Predictor):
             raise DataError("the text is empty")
         return Pieces(self._pieces(source), {"kept": len(source)})
 
-    def _pieces(self, source: str) -> Iterator[str]:
+    def _pieces(self, source: str) -> Generator[str, None, bool]:
         for letter in reversed(source):
             assert self.gate.wait(20)
             self.written += 1
             if letter == "!":
                 raise RuntimeError("secret")
             yield letter
+        return "…" in source
 
 
 @pytest.fixture
@@ -101,6 +102,8 @@ def test_pieces_come_as_events(start: Start, writer: Writer) -> None:
     *texts, end = events(response.text)
     assert texts == ['data: {"text": "b"}', 'data: {"text": "天"}']
     assert end == 'event: done\ndata: {"tokens": {"kept": 2}}'
+    cut = events(server.post("/v1/generate", {"input": "天…"}).text)
+    assert cut[-1] == 'event: done\ndata: {"tokens": {"kept": 2}, "unfinished": true}'
     whole = server.post("/v1/generate", {"input": "天b", "stream": False, "options": {"beams": 4}}).json()
     assert whole == {"model": "writer", "text": "b天", "score": -1.5, "tokens": {"kept": 2}}
 
@@ -272,9 +275,13 @@ def test_clients_stream_too(start: Start, writer: Writer) -> None:
             list(client.generate_stream("a", beams=4))
         with pytest.raises(ServerError, match="the server broke off"):
             list(client.generate_stream("!a"))
+        with pytest.warns(UserWarning, match="cut at its greatest length") as warned:
+            assert list(client.generate_stream("a…")) == ["…", "a"]
+        assert warned[0].filename == __file__
 
     async def ask() -> list[str]:
         async with bothways.AsyncClient(url) as client:
-            return [piece async for piece in client.generate_stream("ab")]
+            return [piece async for piece in client.generate_stream("ab…")]
 
-    assert asyncio.run(ask()) == ["b", "a"]
+    with pytest.warns(UserWarning, match="cut at its greatest length"):
+        assert asyncio.run(ask()) == ["…", "b", "a"]

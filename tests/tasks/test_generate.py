@@ -8,6 +8,7 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from bothways.infer.alignment import alignment_html, alignment_png, by_word
 from bothways.infer.predictor import Predictor
 from bothways.infer.prepared import prepare_writing
 from bothways.models.model import Model, fresh, load, save, start_from
-from bothways.nn.decoding_settings import Decoding
+from bothways.nn.decoding_settings import Decoding, Writing
 from bothways.nn.encoder import EncoderConfig
 from bothways.nn.network import TEXT
 from bothways.tasks.classify import ClassifySettings, ClassifyTask
@@ -477,21 +478,29 @@ def test_the_stream_is_the_text(translator: Any) -> None:
     sampled = {"sample": True, "temperature": 3.0, "seed": 4}
     text = predictor.generate(["我 吃"], **sampled)[0]["text"]
     assert "".join(predictor.generate_stream("我 吃", **sampled)) == text
+    whole = predictor.generate_stream("我 吃")
+    assert not (list(whole) and whole.unfinished)
+    cut = predictor.generate_stream("我 吃", max_length=2)
+    assert "".join(cut) == predictor.generate(["我 吃"], max_length=2)[0]["text"]
+    assert cut.unfinished
     with pytest.raises(ConfigError, match="beams is 2; a stream needs beams 1"):
         predictor.generate_stream("我 吃", beams=2)
 
 
 def test_the_stream_is_the_text_whatever_follows_a_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     """A later piece may take spaces away that stood before earlier ones: in 1,000, in it's, beside Chinese."""
-    marks, pieces = "'\".,()-$%?你。“（’ーＡ", "3 12 000 ##0 ##00 a o u t s ll well ##s ##- ##' not do ##好"
+    marks, pieces = "'\".,()-$%?你。“（’ーＡ１", "3 12 000 ##0 ##00 0 a o u t s l ll well ##l ##s ##- ##' not do ##好"
     entries = [*marks, *pieces.split()]
     tokenizer = Tokenizer.from_vocab(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *entries])
     draw = np.random.default_rng(4)
-    for _ in range(2000):
+    digits = [*map(tokenizer.id, ["12", ",", "0", "##0", "##0", "##0"])]  # 12,00 is no thousand before it is one
+    for number in range(3000):
         ids = draw.integers(4, tokenizer.size, draw.integers(1, 10)).tolist()
+        ids = [*digits[: 2 + number % 5], *ids] if number % 2 else ids
         monkeypatch.setattr(writing, "_tokens", lambda *_, ids=ids: iter(ids))
         nothing: Any = None
-        pieces = [*writing.stream(nothing, nothing, tokenizer, nothing, contextlib.nullcontext)]
+        example: Any = SimpleNamespace(decoding=Writing(Decoding(), start=2, end=3))
+        pieces = [*writing.stream(nothing, example, tokenizer, nothing, contextlib.nullcontext)]
         assert "".join(pieces) == tokenizer.decode(ids), [tokenizer.token(id_) for id_ in ids]
 
 
@@ -505,7 +514,7 @@ def test_the_stream_does_not_wait_for_the_end(translator: Any, monkeypatch: pyte
     assert steps == []
     taken = [(piece, len(steps)) for piece in pieces]
     assert "".join(piece for piece, _ in taken) == "he sees me"
-    assert taken[0] == ("h", 2)
+    assert taken[0] == ("he", 3)
     assert [at for _, at in taken] == sorted({at for _, at in taken})
     assert len(steps) == 9, "eight letters and the end"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -80,14 +80,20 @@ def _log_likelihoods(network: Network, batch: Batch, memory: Tensor) -> list[np.
 class Pieces(Iterator[str]):
     """A text in pieces, as they are written.
 
-    tokens: how much of the source was read, as predictions tell it: {"kept": …}, and "strided", "dropped"
+    tokens:     how much of the source was read, as predictions tell it: {"kept": …}, and "strided", "dropped"
+    unfinished: known after the last piece: whether the text was cut at its greatest length
     """
 
     def __init__(self, pieces: Iterator[str], tokens: dict[str, int]) -> None:
-        self._pieces, self.tokens = pieces, tokens
+        """`pieces`: a generator that returns whether the text is unfinished."""
+        self._pieces, self.tokens, self.unfinished = pieces, tokens, False
 
     def __next__(self) -> str:
-        return next(self._pieces)
+        try:
+            return next(self._pieces)
+        except StopIteration as end:
+            self.unfinished = self.unfinished or bool(end.value)
+            raise
 
 
 def stream(
@@ -98,41 +104,51 @@ def stream(
     inferring: Callable[[], AbstractContextManager[None]],
     *,
     stop: Stop | None = None,
-) -> Iterator[str]:
-    """The text of one example's target in pieces, as they are written, greedily or by sampling.
+) -> Generator[str, None, bool]:
+    """The text of one example's target word by word, as it is written, greedily or by sampling.
 
-    A piece is given out when the token after it is known, for that may take the space between them away.
+    A word is given out when the one after it has begun, for that may take the space between them away; an apostrophe
+    waits for the whole word after it ("it ' s" is it's, "it ' so" is not), as digits after a comma do.
+
+    Returns:
+        whether the text was cut at its greatest length
 
     Raises:
         Stopped: `stop`, which is asked before each step, said so; pieces given out before stay what they are.
     """
     ids: list[int] = []
-    told = before = ""
+    words: list[int] = []  # where each begins, apostrophes as part of the word after them
+    told = ""
     tokens = _tokens(network, example, device, stop)
     while True:
         with inferring():  # not while the caller is at work on what was yielded
             token = next(tokens, None)
-        if token is None:
-            break
-        ids.append(token)
+        over = token is None or token == example.decoding.end
+        if token is not None and not over:
+            if not ids or not (tokenizer.token(token).startswith("##") or tokenizer.token(ids[-1]) == "'"):
+                words.append(len(ids))
+            ids.append(token)
         text = tokenizer.decode(ids)
-        stable = text[: next((n for n, pair in enumerate(zip(text, before)) if pair[0] != pair[1]), len(before))]  # noqa: B905
+        stable = text if over else _common(tokenizer.decode(ids[: words[-1]]), text)
         if len(stable) > len(told):
             yield stable[len(told) :]
             told = stable
-        before = text
-    if len(before) > len(told):
-        yield before[len(told) :]
+        if over:
+            return token is None
+
+
+def _common(a: str, b: str) -> str:
+    """What both texts begin with."""
+    return a[: next((n for n, pair in enumerate(zip(a, b, strict=False)) if pair[0] != pair[1]), min(len(a), len(b)))]
 
 
 def _tokens(network: Network, example: Example, device: torch.device, stop: Stop | None) -> Iterator[int]:
+    """What is written, token by token, the end included where it is."""
     batch = pack([example]).to(device)
     assert batch.sources is not None
     memory = network.encoder(batch.tokens)
     for step in write_stepwise(network, memory, batch.sources, example.decoding, [example.seed], stop=stop):
-        token = int(step.tokens[0])
-        if token != example.decoding.end:
-            yield token
+        yield int(step.tokens[0])
 
 
 def alignment(

@@ -10,6 +10,7 @@ import math
 import random
 import re
 import time
+import warnings
 from asyncio import get_running_loop
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -212,6 +213,9 @@ def _halves(some: list[Any], error: ServerError) -> list[list[Any]]:
 def _event(lines: list[str]) -> str | None:
     """The piece of text that a server-sent event holds; None: there is no more.
 
+    Warns:
+        UserWarning: the text was cut at its greatest length.
+
     Raises:
         ServerError: the server broke off.
     """
@@ -219,7 +223,11 @@ def _event(lines: list[str]) -> str | None:
     data = json.loads(fields.get("data", "{}"))
     if fields.get("event") == "error":
         raise ServerError(f"the server broke off: {data.get('message')}")
-    return None if fields.get("event") == "done" else str(data.get("text", ""))
+    if fields.get("event") != "done":
+        return str(data.get("text", ""))
+    if data.get("unfinished"):
+        warnings.warn("the text was cut at its greatest length; a longer one: max_length=…", stacklevel=3)
+    return None
 
 
 class Client(_Client):
@@ -316,7 +324,7 @@ class Client(_Client):
         return self._ask("POST", "/v1/generate", self._body(input=source, stream=False, options=options))
 
     def generate_stream(self, source: str, **options: Any) -> Iterator[str]:
-        """The same in pieces, as they are written."""
+        """The same in pieces, as they are written; a UserWarning at the end of a text that was cut at max_length."""
         response = self._answer("POST", "/v1/generate", self._body(input=source, options=options), stream=True)
         with contextlib.closing(response), self._broken_off():
             if response.status_code != 200:

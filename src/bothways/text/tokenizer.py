@@ -26,7 +26,7 @@ _NEEDLESS_SPACE = re.compile(
 )
 # "well - known" and "it ' s", "o ' clock"; other apostrophes may be quotation marks. "1, 000", not "2019, 300".
 _NEEDLESS_SPACES = re.compile(r"(?<=\w) (-) (?=\w)|(?<=\w) (') (?=(?:s|t|m|d|re|ve|ll)\b)|(?<=\b\w) (') (?=\w)")
-_THOUSANDS = re.compile(r"(?<!\d)\d{1,3}(?:, \d{3}(?!\d))+")
+_THOUSANDS = re.compile(r"(?<!\d)[0-9]{1,3}(?:, [0-9]{3}(?!\d))+")
 _CHUNK = 1024  # texts handed to Rust at once: enough for all cores, few enough that their encodings stay small
 _HIDDEN = ("[PAD]", "[CLS]", "[SEP]")  # what decode() leaves out; [UNK] and [MASK] stand for text, so they show
 

@@ -95,7 +95,7 @@ async function generate(values, signal) {
   const written = h("p", { class: "written open" });
   $("result").replaceChildren(written);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "", tokens;
+  let rest = "", tokens, unfinished;
   for (;;) {
     const { value, done } = await reader.read();
     if (done) break;
@@ -105,11 +105,11 @@ async function generate(values, signal) {
       const kind = /^event: (.*)$/m.exec(event)?.[1] ?? "text", data = JSON.parse(/^data: (.*)$/m.exec(event)[1]);
       if (kind === "error") throw new Error(data.message);
       if (kind === "text") written.append(data.text);
-      if (kind === "done") ({ tokens } = data);
+      if (kind === "done") ({ tokens, unfinished } = data);
     }
   }
   written.classList.remove("open");
-  return { tokens, view: [written] };
+  return { tokens, view: [written, ...(unfinished ? [h("p", { class: "quiet" }, say.words.unfinished)] : [])] };
 }
 
 async function run() {

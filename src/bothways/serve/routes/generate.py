@@ -27,8 +27,8 @@ _EVENT = {
 }
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "an object, or while streaming events: {'text': piece} …, then 'done' with {'tokens': …}, or "
-        "'error' if it breaks off",
+        "description": "an object, or while streaming events: {'text': piece} …, then 'done' with {'tokens': …}, and "
+        "'unfinished': true if the text was cut at its greatest length, or 'error' if it breaks off",
         "content": {"text/event-stream": {"schema": _EVENT}},
     }
 }
@@ -80,6 +80,11 @@ class Stream:
         self.tokens = self._pieces.tokens
         self.read = max(1, sum(self.tokens.get(kind, 0) for kind in ("kept", "strided")))
 
+    @property
+    def end(self) -> dict[str, bool]:
+        """After the last piece: {"unfinished": True} where the text was cut at its greatest length."""
+        return {"unfinished": True} if self._pieces.unfinished else {}
+
     def next(self, over: Over) -> str | None:
         """The next piece, written while `over` says no; None: there is no more.
 
@@ -95,7 +100,7 @@ async def _events(request: Request, served: Served, stream: Stream, piece: str |
         while piece is not None and not await request.is_disconnected():
             yield f"data: {json.dumps({'text': piece}, ensure_ascii=False)}\n\n"
             piece = await served.call(stream.next, taken=True)
-        yield f"event: done\ndata: {json.dumps({'tokens': stream.tokens})}\n\n"
+        yield f"event: done\ndata: {json.dumps({'tokens': stream.tokens} | stream.end)}\n\n"
     except Exception as error:
         problem = as_problem(error)
         yield f"event: error\ndata: {json.dumps({'message': problem.detail}, ensure_ascii=False)}\n\n"
