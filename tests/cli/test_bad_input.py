@@ -353,7 +353,7 @@ def test_bad_words(words: list[str], told: str, refused, tmp_path: Path, monkeyp
     ("flag", "value", "told"),
     [
         ("beams", 0, "beams is 0; it must be at least 1"),
-        ("beams", "two", "decoding.beams is 'two'; wanted a whole number"),
+        ("beams", "two", "beams is 'two'; wanted a whole number"),
         ("beam", 4, "generate takes no option 'beam'; known are beams, early_stopping"),
     ],
 )

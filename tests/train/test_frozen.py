@@ -21,6 +21,8 @@ from bothways.nn.dropout import Dropout
 from bothways.nn.encoder import Encoder
 from bothways.nn.layers import Features
 from bothways.tasks.classify import ClassifySettings, ClassifyTask
+from bothways.tasks.generate import GenerateTask
+from bothways.tasks.generate_settings import GenerateSettings
 from bothways.tasks.masked import MaskedSettings, MaskedTask
 from bothways.tasks.multi import MultiTask
 from bothways.tasks.pretraining import PretrainTask
@@ -95,6 +97,20 @@ def test_vectors_of_several_layers_go_past_a_pooler_that_starts_from_random(mask
     freeze(model, Optim())
     assert not any("pooler" in line for line in model.told if "learnt" in line)
     assert not any(weight.requires_grad for weight in model.network.encoder.parameters())
+
+
+@pytest.mark.parametrize(
+    ("decoder", "learnt"), [("copy", "all of the decoder"), ("share", "cross-attention and head, for its layers are")]
+)
+def test_a_decoder_is_learnt_though_the_encoder_is_frozen(tiny, frozen, tmp_path: Path, decoder: str, learnt: str):
+    data = write_records(tmp_path / "pairs.jsonl", [{"source": "the film", "target": "a day"}] * 4)
+    task = GenerateTask(GenerateSettings(decoder=decoder))
+    run = frozen("generate", train=data, dev=data, generate={"decoder": decoder})
+    told = [line for entry in read_log(run.folder / "log.jsonl") for line in entry.get("model", [])]
+    assert any(line.startswith(f"learnt though the encoder is frozen: {learnt}") for line in told)
+    found = changed(begun(tiny.model, task), run.model)
+    assert not any(name.startswith("encoder.") for name in found)
+    assert any(name.startswith("decoder.body.") for name in found) == (decoder == "copy")
 
 
 def test_tags_read_no_pooler(masked_only, tagged: Path, frozen):

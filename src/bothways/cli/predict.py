@@ -53,7 +53,7 @@ class Predict:
     generate: dict[str, str] = field(default_factory=dict)
     """--generate.beams 4 and other settings of decoding: sample, temperature, top-k, top-p, seed, length-penalty,
     early-stopping, min-length, max-length, no-repeat-ngram, forbidden (words with commas between); long; --seed is that
-    of sampling too (a server, which takes no words, is sent it beside such a setting, and neither long nor never)"""
+    of sampling too (a server is sent it beside such a setting)"""
     alignment: Path | None = None
     """generate: a picture of what each word looked at, .html or (for one text) .png"""
     common: Annotated[Common, FLAT] = field(default_factory=Common)
@@ -155,13 +155,9 @@ def _there(wanted: Predict, url: str) -> Iterator[Any]:
     from bothways.serve.client import Client
     from bothways.tasks.dictionary import read_dictionary
 
-    # A server takes no words, for they might name files of its own; and without such settings its model may label.
     given = {**wanted.segment, **wanted.qa, **wanted.generate}
     options = {name: from_words(name.replace("-", "_"), value) for name, value in given.items()}
-    for name in options:
-        if name.replace("-", "_") == "early_stopping":
-            options[name] = {"yes": True, "no": False}.get(options[name], options[name])
-    if wanted.generate and wanted.common.seed:
+    if wanted.generate and wanted.common.seed:  # else it may be no model that writes
         options.setdefault("seed", wanted.common.seed)
     if "dictionary" in wanted.segment:  # a file of ours, which the server can't read
         options["dictionary"] = read_dictionary(Path(wanted.segment["dictionary"]))

@@ -177,7 +177,7 @@ def _with_beams(
         constrain(logits, texts[..., :length].reshape(len(ids), length))
         best, parents, tokens = _best_continuations(logits, norms, scores, beams)
         ends = (tokens == writing.end) | (length == most)
-        for row, place in zip(*np.nonzero((ends & np.isfinite(best))[:, :beams]), strict=True):
+        for row, place in zip(*np.nonzero((ends & (best > NEVER / 2))[:, :beams]), strict=True):
             target = [*texts[row, parents[row, place], 1:length].tolist(), int(tokens[row, place])]
             ended = target[-1] == writing.end
             score = float(best[row, place] / length**penalty)

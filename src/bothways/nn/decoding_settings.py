@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from bothways.errors import ConfigError
 
 BEAMS = 64  # at most: all are computed together
 PENALTY = 10  # of lengths, at most: tokens to such a power are still numbers
+_OF_SAMPLING = ("temperature", "top_k", "top_p")
 TEMPERATURES = (1e-6, 1e6)  # below, the likeliest is all there is; above, all are alike
 
 
@@ -67,9 +69,25 @@ class Decoding:
         if self.sample and self.beams > 1:
             raise ConfigError(f"beams is {self.beams} and sample is on; one of the two")
         if not self.sample:
-            for name, off in (("temperature", 1.0), ("top_k", None), ("top_p", None)):
-                if getattr(self, name) != off:
+            for name in _OF_SAMPLING:
+                if getattr(self, name) != getattr(Decoding, name):
                     raise ConfigError(f"{name} is {getattr(self, name)}, which is for sampling; say sample too")
+
+
+def beside(said: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the settings that a model keeps which can stand beside what is said now: that is what counts.
+
+    Beams take sampling's settings away and sampling takes beams, a greatest length takes a least one above it.
+    """
+    beams, most, least = said.get("beams"), said.get("max_length"), kept.get("min_length", 0)
+    gone: set[str] = set()
+    if said.get("sample"):
+        gone = {"beams"}
+    elif said.get("sample") is False or (isinstance(beams, int) and beams > 1):
+        gone = {"sample", *_OF_SAMPLING}
+    if isinstance(most, int) and least > most:
+        gone |= {"min_length"}
+    return {name: value for name, value in kept.items() if name not in gone}
 
 
 @dataclass(frozen=True)
@@ -91,6 +109,8 @@ def from_words(name: str, value: Any) -> Any:
     """An option as the settings have it: words of the command line as numbers, true and false, lists, none as None."""
     if name == "early_stopping" and isinstance(value, bool):
         return "yes" if value else "no"
+    if name == "forbidden" and value in (None, "none"):  # the word itself: "none,"
+        return []
     if not isinstance(value, str) or name == "early_stopping":
         return value
     if name == "forbidden":

@@ -26,7 +26,7 @@ from bothways.errors import ConfigError, ModelError
 from bothways.metrics.overlap import generation
 from bothways.nn.cross_entropy import cross_entropy
 from bothways.nn.decoder import Decoder
-from bothways.nn.decoding_settings import Decoding, Writing, from_words
+from bothways.nn.decoding_settings import Decoding, Writing, beside, from_words
 from bothways.nn.encoder import ACTIVATIONS, Encoder, EncoderConfig
 from bothways.nn.heads import Head, MaskedHead
 from bothways.nn.network import TEXT, Network
@@ -249,7 +249,7 @@ class GenerateTask(Task):
         if len(text.ids) > room and self.settings.long == "refuse":
             raise record.error(
                 f"the target has {len(text.ids)} tokens, the model writes {room}; shorten it, or say "
-                "--generate.long first"
+                f'--generate.long first (its first {room} tokens are taught), in Python generate={{"long": "first"}}'
             )
         ids = text.ids[:room].astype(np.int64)
         # A cut target ends nowhere: the model must not learn that it does.
@@ -295,7 +295,7 @@ class GenerateTask(Task):
         return scores | {"unfinished": unfinished, "signatures": signatures}
 
     def with_options(self, **options: Any) -> GenerateTask:
-        """Other decoding settings, and `long`."""
+        """Other decoding settings, and `long`; of those kept with the model, what agrees with them stays."""
         other = copy.copy(self)
         given = {name.replace("-", "_"): value for name, value in options.items()}
         long = given.pop("long", self.settings.long)
@@ -304,10 +304,10 @@ class GenerateTask(Task):
             raise ConfigError(
                 f"generate takes no option {unknown[0]!r}; known are {', '.join(sorted([*known, 'long']))}"
             )
-        decoding = asdict(self.settings.decoding) | {name: from_words(name, value) for name, value in given.items()}
-        kept = {entry.name: getattr(self.settings, entry.name) for entry in fields(self.settings)}
-        plain = kept | {"decoding": decoding, "long": long}
-        other.settings = config.from_dict(GenerateSettings, plain)
+        said = {name: from_words(name, value) for name, value in given.items()}
+        decoding = config.from_dict(Decoding, beside(said, asdict(self.settings.decoding)) | said)
+        long = config.from_dict(GenerateSettings, {"long": long}).long
+        other.settings = replace(self.settings, decoding=decoding, long=long)
         return other
 
     # ------------------------------------------------------------------------------------------------- saving

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from bothways.errors import ConfigError
-from bothways.nn.decoding_settings import Decoding
+from bothways.nn.decoding_settings import Decoding, beside
 from bothways.tasks.one_label import check_smoothing
 
 
@@ -39,6 +39,12 @@ class GenerateSettings:
             raise ConfigError("decoder_layers can't be chosen for decoder share: the layers are the encoder's")
 
 
+def _changed(decoding: Decoding) -> dict[str, Any]:
+    """What is not as by default."""
+    usual = asdict(Decoding())
+    return {name: value for name, value in asdict(decoding).items() if value != usual[name]}
+
+
 def going_on(
     asked: GenerateSettings, before: GenerateSettings, *, layers: int | None
 ) -> tuple[GenerateSettings, list[str]]:
@@ -65,12 +71,8 @@ def going_on(
     if not fresh:
         kept |= {"decoder": "share"} if before.decoder == "share" and asked.decoder is None else {}
         kept |= {"tied": False} if not before.tied else {}
-    writing = {
-        entry.name: value
-        for entry in fields(Decoding)
-        if getattr(asked.decoding, entry.name) == getattr(usual.decoding, entry.name)
-        if (value := getattr(before.decoding, entry.name)) != getattr(usual.decoding, entry.name)
-    }
+    of_before, said = _changed(before.decoding), _changed(asked.decoding)
+    writing = {name: value for name, value in beside(said, of_before).items() if name not in said}
     told = [f"{name} {value}" for name, value in (kept | writing).items() if value != getattr(usual, name, None)]
     lines = [f"as the model that it begins from: {', '.join(told)}"] if told else []
     lines += ["the decoder that it had is left out, for a fresh one"] if fresh else []

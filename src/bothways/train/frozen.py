@@ -19,6 +19,7 @@ from bothways.nn.dropout import set_dropout
 from bothways.nn.heads import Head, RowsHead
 from bothways.nn.network import Network
 from bothways.tasks.base import Encoded
+from bothways.tasks.generate import GenerateTask
 from bothways.tasks.multi import MultiTask
 from bothways.train.optimizer import Optim
 
@@ -26,7 +27,7 @@ MOST_BYTES = 1 << 30  # of vectors that are kept; those of every token of many c
 
 
 def freeze(model: Model, optim: Optim) -> Optim:
-    """Train only the heads, on the encoder's vectors as they are: the encoder learns nothing and drops nothing.
+    """Train only the heads and a decoder, on the encoder's vectors as they are, which learns nothing and drops nothing.
 
     A pooler that the model to start from doesn't have is learnt with the heads that read it: frozen, it would be a
     random projection. `optim`'s dropout is the heads'; the same settings are given back, which no longer touch the
@@ -49,6 +50,10 @@ def freeze(model: Model, optim: Optim) -> Optim:
             f"--frozen leaves nothing to train for {listed(idle)}: no weights but the encoder's; leave such tasks out, "
             "or --frozen"
         )
+    if network.decoder is not None:
+        shared = isinstance(model.task, GenerateTask) and model.task.settings.decoder == "share"
+        learnt = "cross-attention and head, for its layers are the encoder's" if shared else "all of the decoder"
+        model.told.append(f"learnt though the encoder is frozen: {learnt}")
     if optim.dropout is not None:
         set_dropout(network, optim.dropout)
     set_dropout(network.encoder, 0.0)

@@ -56,7 +56,7 @@ class Finetune:
     patience: int | None = None
     """stop when the dev score has not risen for so many epochs; none: never"""
     frozen: bool = False
-    """train only the heads, on the encoder's vectors as they are"""
+    """train only the heads, and what writes its decoder, on the encoder's vectors as they are"""
     frozen_layers: str | None = None
     """frozen: whose vectors: -2, sum:-4:, mean:1,6 or concat:-4: (the last four layers side by side); none: the last"""
     frozen_hidden: int | None = None
