@@ -192,10 +192,6 @@ def _note(rows: Sequence[Row], data: DataSet, learnt: Mapping[str, Row]) -> str:
         told.append(f"{epochs} epoch{'s' if epochs != 1 else ''}")
     else:
         told.append(f"{minutes:g} minutes of steps")
-    # Of a run that was halted for a while, nothing is kept that says how long it took.
-    seconds = [row["process_seconds"] for row in own if row["measure"] == "dev" and "process_seconds" in row]
-    if seconds:
-        told.append(f"{mean(seconds) / 60:.1f} minutes a run")
     steps: dict[str, list[float]] = {}
     for row in own:
         if row["measure"] == "dev" and "steps_seconds" in row and minutes is not None:
@@ -205,6 +201,10 @@ def _note(rows: Sequence[Row], data: DataSet, learnt: Mapping[str, Row]) -> str:
         told.append(
             "those of Bothways planned for so long, which may have taken longer, transformers' ended by the clock"
         )
+    # Of a run that was halted for a while, nothing is kept that says how long it took.
+    seconds = [row["process_seconds"] for row in own if row["measure"] == "dev" and "process_seconds" in row]
+    if seconds and not steps:
+        told.append(f"{mean(seconds) / 60:.1f} minutes a run")
     if steps:
         told.append("the steps took " + ", ".join(f"{mean(took) / 60:.1f} ({start})" for start, took in steps.items()))
     several = {start: rates for start, rates in _tried(own).items() if len(rates) > 1}

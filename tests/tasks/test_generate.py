@@ -629,7 +629,12 @@ def test_pictures(translator: Any, tmp_path: Path) -> None:
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ConfigError, match=r"no font on this machine has all of the characters \(such as .*\.html"):
         alignment_png(latin | {"source_tokens": ["\U0010fffd"] * len(latin["source_tokens"])}, tmp_path / "b.png")
+    long = predictor.generate(["a b " * 100], return_attention=True, long="windows")[0]
+    with pytest.raises(ConfigError, match=r"there are 2\d\d words to draw, and a \.png has room for 160 on a side"):
+        alignment_png(long, tmp_path / "b.png")
     assert not (tmp_path / "b.png").exists()
+    _, _, windows = by_word(np.full((1, 5), 0.2), ["a"], ["[CLS]", "x", "[SEP]", "[CLS]", "##y"])
+    assert windows == ["[CLS]", "x", "[SEP]", "[CLS]", "##y"]
 
 
 @pytest.mark.parametrize(

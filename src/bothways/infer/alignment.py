@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from bothways.errors import ConfigError
 
+_MOST_WORDS = 160  # on a side of a PNG: 8,400 pixels
 _STYLE = """body{font:14px sans-serif;margin:2em}table{border-collapse:collapse;margin:.5em 0 1.5em}
 td{width:1.4em;height:1.4em;border:1px solid #eee}th{font-weight:normal;padding:0 .4em;text-align:right}
 thead th{writing-mode:vertical-rl;text-align:left;padding:.4em 0}"""
@@ -22,7 +23,7 @@ def by_word(
 ) -> tuple[Float[np.ndarray, "words others"], list[str], list[str]]:
     """α with the pieces of a word as one: those of a source word are summed, those of a target word averaged.
 
-    Rows still sum to one. A piece that begins with ## goes on the word before it.
+    Rows still sum to one. A piece that begins with ## goes on the word before it, but not on what is special.
     """
     rows, target_words = _words(target)
     columns, source_words = _words(source)
@@ -36,7 +37,7 @@ def _words(pieces: Sequence[str]) -> tuple[list[int], list[str]]:
     begins: list[int] = []
     words: list[str] = []
     for place, piece in enumerate(pieces):
-        if words and piece.startswith("##") and len(piece) > 2:
+        if words and piece.startswith("##") and len(piece) > 2 and words[-1] not in ("[CLS]", "[SEP]"):
             words[-1] += piece[2:]
         else:
             begins.append(place)
@@ -75,13 +76,19 @@ def alignment_png(prediction: Mapping[str, Any], path: Path) -> None:
     """One prediction as a picture, the mean over all layers and heads.
 
     Raises:
-        ConfigError: no font on this machine has all of the characters; HTML is drawn by a browser, which has.
+        ConfigError: too many words for a picture, or no font on this machine has all of the characters; HTML has room
+            for any number, and is drawn by a browser, which has the fonts.
     """
     from matplotlib.figure import Figure
     from matplotlib.font_manager import FontProperties
 
     weights = prediction["attention"].mean((0, 1))
     weights, target, source = by_word(weights, prediction["target_tokens"], prediction["source_tokens"])
+    if (most := max(len(source), len(target))) > _MOST_WORDS:
+        raise ConfigError(
+            f"there are {most:,} words to draw, and a .png has room for {_MOST_WORDS} on a side; "
+            "give a file that ends in .html"
+        )
     font = FontProperties(fname=_font("".join([*target, *source])))
     figure = Figure(figsize=(1.5 + 0.35 * len(source), 1.5 + 0.35 * len(target)), layout="constrained")
     axes = figure.add_subplot()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from bothways.errors import DataError
 from bothways.metrics.counts import check_pairs
 
+# Han, kana, Thai, Lao, Burmese, Khmer: a character each; of other scripts a word, with its combining marks.
+_NO_SPACES = "\u3400-\u9fff\uf900-\ufaff\u3040-\u30ff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+_WORDS = re.compile(rf"[{_NO_SPACES}]|[^\W{_NO_SPACES}]+")
 References = Sequence[str] | Sequence[Sequence[str]]  # one text a record, or several
 
 
@@ -23,14 +28,18 @@ def generation(gold: References, predicted: Sequence[str], *, language: str) -> 
     """
     bleu_score, bleu_signature = bleu(gold, predicted, language=language)
     chrf_score, chrf_signature = chrf(gold, predicted)
-    tokens = "characters" if language == "zh" else "words, Porter stems"
+    tokens = _tokens_of(gold, language)[1]
     return {
         "bleu": bleu_score,
         "chrf": chrf_score,
         **rouge(gold, predicted, language=language),
         "distinct1": distinct(predicted, 1, language=language),
         "distinct2": distinct(predicted, 2, language=language),
-        "signatures": {"bleu": bleu_signature, "chrf": chrf_signature, "rouge": f"mean F1|{tokens}"},
+        "signatures": {
+            "bleu": bleu_signature,
+            "chrf": chrf_signature,
+            "rouge": f"mean F1|{tokens}",
+        },
     }
 
 
@@ -65,7 +74,8 @@ def rouge(gold: References, predicted: Sequence[str], *, language: str) -> dict[
     """Mean F1 of `rouge1`, `rouge2`, `rougeL` (over the whole text), the best of each over a record's references.
 
     Tokens of Chinese are its characters, as `rouge_tokens` has them, since rouge-score's own tokenizer drops all
-    but a-z and 0-9 and so scores 0; other languages use that one with Porter stems, as ROUGE-1.5.5 -m.
+    but a-z and 0-9 and so scores 0. Other languages use that one with Porter stems, as ROUGE-1.5.5 -m, unless most
+    letters of the references are none of a-z: then tokens are their words, and in scripts without spaces characters.
 
     Raises:
         DataError: as in `generation`.
@@ -76,7 +86,7 @@ def rouge(gold: References, predicted: Sequence[str], *, language: str) -> dict[
 
     names = ["rouge1", "rouge2", "rougeL"]
     texts = _references(gold, predicted)
-    scorer = RougeScorer(names, use_stemmer=True, tokenizer=_Characters() if language == "zh" else None)
+    scorer = RougeScorer(names, use_stemmer=True, tokenizer=_tokens_of(gold, language)[0])
     scores = [scorer.score_multi(right, found) for right, found in zip(texts, predicted, strict=True)]
     return {name: sum(float(score[name].fmeasure) for score in scores) / len(scores) for name in names}
 
@@ -100,11 +110,22 @@ def distinct(predicted: Sequence[str], n: int, *, language: str) -> float:
     return len(set(grams)) / len(grams) if grams else 0.0
 
 
-class _Characters:
-    """The tokenizer that rouge-score wants for Chinese."""
+@dataclass(frozen=True)
+class _Tokens:
+    """A tokenizer as rouge-score wants it."""
 
-    def tokenize(self, text: str) -> list[str]:
-        return rouge_tokens(text)
+    tokenize: Callable[[str], list[str]]
+
+
+def _tokens_of(gold: References, language: str) -> tuple[_Tokens | None, str]:
+    """How ROUGE parts texts of the references' language, none being rouge-score's own way, and what that is called."""
+    if language == "zh":
+        return _Tokens(rouge_tokens), "characters"
+    letters = "".join(text for right in gold for text in ([right] if isinstance(right, str) else right)).lower()
+    own, every = len(re.findall("[a-z]", letters)), len(re.findall(r"[^\W\d_]", letters))
+    if 2 * own >= every:
+        return None, "words, Porter stems"
+    return _Tokens(lambda text: _WORDS.findall(text.lower())), "words, characters where there are no spaces"
 
 
 def _sacrebleu(metric: Any, gold: References, predicted: Sequence[str]) -> tuple[float, str]:
