@@ -5,6 +5,7 @@ Reference: transformers, EncoderDecoderConfig and GenerationConfig.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -69,6 +70,7 @@ _WORDS = "embeddings.word.weight"
 EMBEDDINGS = f"encoder.{_WORDS}"
 _BODY = ("encoder.embeddings.", "encoder.layers.")
 _MATRIX = f"heads.{TEXT}.weight"  # that tells tokens
+_ATTENTION = re.compile(r"encoder\.layers\.(\d+)\.(attention\.qkv|attention\.output|attention_norm)\.(weight|bias)")
 
 
 # ------------------------------------------------------------------------------------------------------ JSON files
@@ -270,10 +272,11 @@ def _room(size: int | None) -> str:
 # --------------------------------------------------------------------------------------------------------- weights
 
 
-def weights_of_encoder(weights: dict[str, Tensor], *, layers: int, tied: bool) -> dict[str, Tensor]:
+def weights_of_encoder(weights: dict[str, Tensor], *, layers: int, tied: bool, cross: bool) -> dict[str, Tensor]:
     """An encoder's weights with a decoder of `layers` that begins as it, and the masked-LM head as that of the text.
 
-    Those of a model that has a decoder stay as they are. Reference: Rothe et al., 2020 (BERT2BERT).
+    `cross`: each layer's cross-attention too, as its attention to itself. Those of a model that has a decoder stay as
+    they are. Reference: Rothe et al., 2020 (BERT2BERT); for `cross` Ma et al., 2020 (XLM-T), section 2.2.
     """
     weights = dict(weights)
     if any(name.startswith("decoder.") for name in weights):
@@ -283,11 +286,21 @@ def weights_of_encoder(weights: dict[str, Tensor], *, layers: int, tied: bool) -
     for name in [name for name in weights if name.startswith(_BODY)]:
         if "layers" not in name or int(name.split(".")[2]) < layers:
             weights[f"decoder.body.{name.removeprefix('encoder.')}"] = weights[name]
+        if cross and (found := _ATTENTION.fullmatch(name)) and int(found[1]) < layers:
+            weights |= _as_cross(f"decoder.cross.{found[1]}", found[2], found[3], weights[name])
     for name in [name for name in weights if name.startswith("heads.masked.")]:
         weights[f"heads.{TEXT}.{name.removeprefix('heads.masked.')}"] = weights.pop(name)
     if not tied:
         weights[_MATRIX] = weights[EMBEDDINGS]
     return weights
+
+
+def _as_cross(cross: str, part: str, kind: str, weight: Tensor) -> dict[str, Tensor]:
+    """A weight of an encoder layer's attention as those of a cross-attention: queries' rows come before the others."""
+    if part != "attention.qkv":
+        return {f"{cross}.{'norm' if part == 'attention_norm' else 'output'}.{kind}": weight.clone()}
+    width = len(weight) // 3
+    return {f"{cross}.query.{kind}": weight[:width].clone(), f"{cross}.key_value.{kind}": weight[width:].clone()}
 
 
 def without_doubles(weights: dict[str, Tensor], *, shared: bool, tied: bool) -> dict[str, Tensor]:

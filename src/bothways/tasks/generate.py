@@ -144,7 +144,8 @@ class GenerateTask(Task):
             weights = {name: weight for name, weight in weights.items() if not name.startswith(_OF_WRITERS)}
         else:
             layers = self.decoder_config(config).num_hidden_layers
-            weights = weights_of_encoder(weights, layers=layers, tied=self.settings.tied)
+            cross = self.settings.cross == "copy"
+            weights = weights_of_encoder(weights, layers=layers, tied=self.settings.tied, cross=cross)
         return self.inward(weights)
 
     def inward(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
