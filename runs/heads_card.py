@@ -49,7 +49,9 @@ SEARCH = """; and {:,} sentences of
 Wikipedia, half of each language, with what stands around them, and questions of CMRC2018 (CC BY-SA 4.0) with their
 passages, each to be told from the others of its step"""
 ADVICE = """
-Fine-tuning it is best done by {method} at a rate of {rate:g}: that is what a run does where nothing else is said."""
+Fine-tuning it is best done by {method} at a rate of {rate:g}{writing}: \
+that is what a run does where nothing else is said."""
+WRITING = ", of a writer that begins from it by AdamW at {:g}"
 LIMITS = """
 The tags of Chinese words were made on traditional characters; they are taken for the simplified words of the same
 sentences where all words of a sentence have the same lengths.
@@ -84,7 +86,9 @@ def card(rows: Rows, key: Row, heads: Sequence[Head], start: Path, advice: Advic
     if tokens := (rows.found({"measure": "dev"} | key) or {}).get("tokens"):
         lines.append(READ.format(tokens / 1e6))
     if advice is not None:
-        lines.append(ADVICE.format(method={"muon": "Muon", "adamw": "AdamW"}[advice.method], rate=advice.lr))
+        writing = WRITING.format(advice.writing_lr) if advice.writing_lr else ""
+        method = {"muon": "Muon", "adamw": "AdamW"}[advice.method]
+        lines.append(ADVICE.format(method=method, rate=advice.lr, writing=writing))
     lines += ["", *(f"- {name}: {value}" for name, value in key.items() if value not in ("", False)), LIMITS]
     return "\n".join(lines) + began
 

@@ -200,6 +200,29 @@ def test_what_writes_is_not_computed_in_int8(tokenizer: Tokenizer, make_model: A
         Predictor(model, device="cpu", precision="int8")
 
 
+@pytest.mark.parametrize("decoder", ["copy", "share", "fresh"])
+def test_cross_attention_starts_as_attention_to_itself(
+    tokenizer: Tokenizer, make_model: Any, tmp_path: Path, decoder: str
+) -> None:
+    """In each layer, queries, keys, values, output and norm; a fresh decoder's, or one that is asked for, is random."""
+    folder = pretrained(tokenizer, make_model, tmp_path / "bert")
+    names = {f"decoder.cross.{layer}.{part}.weight" for layer in (0, 1) for part in ("query", "key_value", "output")}
+    assert names <= start_from(folder, task_of(decoder=decoder, cross="fresh")).drawn
+    model = start_from(folder, task_of(decoder=decoder))
+    weights = model.network.state_dict()
+    if decoder == "fresh":
+        assert names <= model.drawn
+        return
+    assert not any("cross" in name for name in model.drawn)
+    for layer in (0, 1):
+        own, cross = f"encoder.layers.{layer}.attention", f"decoder.cross.{layer}"
+        for kind in ("weight", "bias"):
+            both = torch.cat([weights[f"{cross}.query.{kind}"], weights[f"{cross}.key_value.{kind}"]])
+            assert torch.equal(both, weights[f"{own}.qkv.{kind}"])
+            assert torch.equal(weights[f"{cross}.output.{kind}"], weights[f"{own}.output.{kind}"])
+            assert torch.equal(weights[f"{cross}.norm.{kind}"], weights[f"{own}_norm.{kind}"])
+
+
 def test_shared_layers_are_counted_once_and_taught_from_both_sides(
     tokenizer: Tokenizer, make_model: Any, as_records: Any, tmp_path: Path
 ) -> None:
@@ -555,18 +578,17 @@ def test_writing_can_be_stopped(translator: Any) -> None:
     predictor = translator()
     asked: list[bool] = []
 
-    def stop() -> bool:
-        asked.append(True)
-        return len(asked) > 2
+    def after(steps: int) -> Callable[[], bool]:
+        return lambda: asked.append(True) or len(asked) > steps
 
     with pytest.raises(Stopped, match="writing was stopped after 2 of at most 20 tokens"):
-        predictor.generate(["我 吃"], stop=stop)
+        predictor.generate(["我 吃"], stop=after(2))
     assert len(asked) == 3
     asked.clear()
-    pieces = predictor.generate_stream("他 看 我", stop=stop)
+    pieces = predictor.generate_stream("他 看 我", stop=after(3))
     assert asked == []
-    assert next(pieces) == "h"
-    with pytest.raises(Stopped, match="writing was stopped after 2 of at most 20 tokens"):
+    assert next(pieces) == "he"
+    with pytest.raises(Stopped, match="writing was stopped after 3 of at most 20 tokens"):
         next(pieces)
     assert predictor.generate(["我 吃"], stop=lambda: False) == predictor.generate(["我 吃"])
     for begin in (predictor.generate, predictor.generate_stream):

@@ -55,6 +55,16 @@ def test_a_models_advice_is_followed_where_nothing_was_said(tiny, tmp_path, give
     assert resumed.folder == run.folder
 
 
+@pytest.mark.parametrize(("writing_lr", "followed"), [(1e-3, "adamw at a rate of 0.001"), (None, "muon at a rate of")])
+def test_a_writer_has_advice_of_its_own(tiny, tmp_path, writing_lr, followed):
+    advising = save(replace(load(tiny.model), advice=Advice("muon", 3e-4, writing_lr)), tmp_path / "advising")
+    data = [{"source": "a film", "target": "a day"}] * 4
+    run = finetune("generate", model=str(advising), train=data, epochs=1, out=tmp_path / "run", quiet=True)
+    rows = [json.loads(line) for line in (run.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert next(line for line in rows[0]["model"] if "advises" in line).startswith(followed)
+    assert load(run.folder).advice == Advice("muon", 3e-4, writing_lr)
+
+
 def network_of(tiny):
     return start_from(tiny.model, PretrainTask("next")).network
 

@@ -350,7 +350,7 @@ def _write(model: Model, folder: Path, card: str, compact: bool = False) -> None
     if features is not None:
         saved[FEATURES] = settings_dict(features)
     if model.advice is not None:
-        saved[ADVICE] = asdict(model.advice)
+        saved[ADVICE] = {name: value for name, value in asdict(model.advice).items() if value is not None}
     if model.points_lost:
         saved["points_lost"] = model.points_lost
     files = {"config.json": config} if model.task is None else model.task.files(config, model.tokenizer)

@@ -44,10 +44,18 @@ class Advice:
     """by which optimizer"""
     lr: float
     """at which peak rate"""
+    writing_lr: float | None = None
+    """a writer that begins from it: by AdamW, at which peak rate; none: as any task"""
 
     def __post_init__(self) -> None:
-        if not 0 < self.lr < 1:
-            raise ConfigError(f"lr is {self.lr}; it must lie between 0 and 1")
+        for name in ("lr", "writing_lr"):
+            if (rate := getattr(self, name)) is not None and not 0 < rate < 1:
+                raise ConfigError(f"{name} is {rate}; it must lie between 0 and 1")
+
+    @property
+    def for_writing(self) -> Advice:
+        """The same as it goes for a writer."""
+        return self if self.writing_lr is None else Advice("adamw", self.writing_lr, self.writing_lr)
 
 
 def read_config(folder: Path) -> tuple[EncoderConfig, dict[str, Any]]:

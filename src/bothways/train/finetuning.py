@@ -139,7 +139,8 @@ def _advised(settings: Finetune, model: Model) -> Optim:
     """
     if model.advice is None or settings.frozen:
         return settings.optim.advised(Advice("adamw", PLAIN_LR))
-    given, optim = settings.optim, settings.optim.advised(model.advice)
+    advice = model.advice if model.network.decoder is None else model.advice.for_writing
+    given, optim = settings.optim, settings.optim.advised(advice)
     followed = [optim.method] if given.method == "auto" else []
     followed += [f"a rate of {optim.peak:g}"] if given.lr is None else []
     if followed:
