@@ -22,10 +22,10 @@ from bothways.errors import BothwaysError, ConfigError, DataError, ModelError, S
 from bothways.infer import generation as writing
 from bothways.infer.alignment import alignment_html, alignment_png, by_word
 from bothways.infer.predictor import Predictor
-from bothways.infer.prepared import prepare_writing
+from bothways.infer.prepared import FewRows, prepare_writing
 from bothways.models.model import Model, fresh, load, save, start_from
 from bothways.nn.decoding_settings import Decoding, Writing
-from bothways.nn.encoder import EncoderConfig
+from bothways.nn.encoder import Encoder, EncoderConfig
 from bothways.nn.network import TEXT
 from bothways.tasks.classify import ClassifySettings, ClassifyTask
 from bothways.tasks.generate import GenerateTask
@@ -478,14 +478,14 @@ def test_what_is_prepared_for_writing_follows_the_weights(translator: Any) -> No
     network, engine = predictor.model.network, predictor.engine
     sources = [one["source"] for one in GIVEN]
     before = predictor.generate(sources)
-    prepared = engine._ready_to_write()
-    assert engine._ready_to_write() is prepared
+    prepared = engine.ready_to_write()
+    assert engine.ready_to_write() is prepared
     words = network.writer.embeddings.word.weight
     kept = words.detach().clone()
     try:
         with torch.no_grad():
             words.mul_(-1)
-        assert engine._ready_to_write() is not prepared
+        assert engine.ready_to_write() is not prepared
         assert predictor.generate(sources) != before
     finally:
         with torch.no_grad():
@@ -502,6 +502,36 @@ def test_prepared_logits_are_the_same(translator: Any, rows: int) -> None:
         found = prepare_writing(network, "float32").head(TEXT).logits(x)
     assert found.shape == wanted.shape
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("slow", [False, True], ids=["", "many rows by MKL"])
+@pytest.mark.parametrize("decoder", ["copy", "share"])
+def test_what_is_prepared_writes_the_same(
+    make_model: Any, tokenizer: Tokenizer, as_records: Any, monkeypatch: pytest.MonkeyPatch, decoder: str, slow: bool
+) -> None:
+    """All of a step's products are laid out, whosever layers they are; the network itself keeps its own."""
+    monkeypatch.setattr("bothways.infer.prepared.MKL_IS_FASTER", slow)
+    monkeypatch.setattr("bothways.infer.prepared.MANY_ROWS", 4)
+    model = make_model(task_of(decoder=decoder))
+    network, task = model.network.eval(), task_of(decoder=decoder)
+    prepared = prepare_writing(network, "float32")
+    if torch.backends.mkldnn.is_available():
+        body = prepared.writer.body or prepared.writer._shared[0]
+        assert isinstance(body, Encoder)
+        plain = [*body.layers.modules(), *prepared.writer.cross.modules(), *prepared.heads.modules()]
+        assert sum(isinstance(module, FewRows) for module in plain) == 2 * (4 + 3) + 1
+    assert not any(isinstance(module, FewRows) for module in network.modules())
+    for beams in (1, 3):
+        examples = [
+            one.examples[0]
+            for one in task.with_options(beams=beams).encode(as_records(GIVEN), tokenizer, max_length=32, labelled=True)
+        ]
+        with torch.inference_mode():
+            wanted, found = (writing.written(one, examples, torch.device("cpu")) for one in (network, prepared))
+        for one, other in zip(wanted, found, strict=True):
+            assert one["ids"].tolist() == other["ids"].tolist()
+            np.testing.assert_allclose(one["score"], other["score"], atol=1e-5)
+            np.testing.assert_allclose(one["gold"], other["gold"], atol=1e-4)
 
 
 def test_predict_takes_texts_and_records_and_options(translator: Any) -> None:

@@ -133,11 +133,11 @@ class Engine:
         return (state, make()) if kept is None or kept[0] != state or self.network.training else kept
 
     def _write(self, examples: Sequence[Example], *, stop: Stop | None) -> list[Answer]:
-        network = self._ready_to_write()
+        network = self.ready_to_write()
         with self.inferring():
             return [*map(Answer, examples, written(network, examples, self.device, stop=stop))]
 
-    def _ready_to_write(self) -> Network:
+    def ready_to_write(self) -> Network:
         """The network prepared for writing, as `ready` does it for scores."""
         if self.device.type != "cpu":
             return self.network

@@ -108,8 +108,8 @@ class Predictor(Answering):
         example = encoded.examples[0]
         if example.decoding.settings.beams > 1:
             raise ConfigError(f"beams is {example.decoding.settings.beams}; a stream needs beams 1")
-        network, tokenizer, engine = self.model.network, self.model.tokenizer, self.engine
-        pieces = stream(network, example, tokenizer, engine.device, engine.inferring, stop=stop)
+        tokenizer, engine = self.model.tokenizer, self.engine
+        pieces = stream(engine.ready_to_write(), example, tokenizer, engine.device, engine.inferring, stop=stop)
         return Pieces(pieces, encoded.coverage.told())
 
     def _aligned(self, answer: Answer, *, attention: bool, content: bool) -> dict[str, Any]:
