@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--start", default="builtin", help="the model to start from: a folder, a run, or builtin")
     parser.add_argument("--decoders", nargs="+", choices=["copy", "share", "fresh"], default=["copy"])
     parser.add_argument("--minutes", type=float, default=30.0, help="of training, each")
-    parser.add_argument("--rates", type=float, nargs="+", default=[1e-3], help="of several dev chooses, by seed 0")
+    parser.add_argument("--rates", type=float, nargs="+", default=[5e-4], help="of several dev chooses, by seed 0")
     parser.add_argument("--seeds", type=int, default=1, help="seeds 0, 1, …")
     parser.add_argument("--without-peer", action="store_true", help="leave transformers out")
     parser.add_argument("--quick", action="store_true", help="a little of everything, to see that it runs")

@@ -5,7 +5,7 @@ Reference: transformers, EncoderDecoderConfig and GenerationConfig.
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -70,7 +70,7 @@ _WORDS = "embeddings.word.weight"
 EMBEDDINGS = f"encoder.{_WORDS}"
 _BODY = ("encoder.embeddings.", "encoder.layers.")
 _MATRIX = f"heads.{TEXT}.weight"  # that tells tokens
-_ATTENTION = re.compile(r"encoder\.layers\.(\d+)\.(attention\.qkv|attention\.output|attention_norm)\.(weight|bias)")
+SOFT = 0.3  # of what attention gives, where it begins as cross-attention
 
 
 # ------------------------------------------------------------------------------------------------------ JSON files
@@ -275,7 +275,7 @@ def _room(size: int | None) -> str:
 def weights_of_encoder(weights: dict[str, Tensor], *, layers: int, tied: bool, cross: bool) -> dict[str, Tensor]:
     """An encoder's weights with a decoder of `layers` that begins as it, and the masked-LM head as that of the text.
 
-    `cross`: each layer's cross-attention too, as its attention to itself. Those of a model that has a decoder stay as
+    `cross`: each layer's cross-attention too, much as its attention to itself. Those of a model that has a decoder stay as
     they are. Reference: Rothe et al., 2020 (BERT2BERT); for `cross` Ma et al., 2020 (XLM-T), section 2.2.
     """
     weights = dict(weights)
@@ -286,8 +286,8 @@ def weights_of_encoder(weights: dict[str, Tensor], *, layers: int, tied: bool, c
     for name in [name for name in weights if name.startswith(_BODY)]:
         if "layers" not in name or int(name.split(".")[2]) < layers:
             weights[f"decoder.body.{name.removeprefix('encoder.')}"] = weights[name]
-        if cross and (found := _ATTENTION.fullmatch(name)) and int(found[1]) < layers:
-            weights |= _as_cross(f"decoder.cross.{found[1]}", found[2], found[3], weights[name])
+    for layer in range(layers if cross else 0):
+        weights |= _cross_attention(weights, layer)
     for name in [name for name in weights if name.startswith("heads.masked.")]:
         weights[f"heads.{TEXT}.{name.removeprefix('heads.masked.')}"] = weights.pop(name)
     if not tied:
@@ -295,12 +295,28 @@ def weights_of_encoder(weights: dict[str, Tensor], *, layers: int, tied: bool, c
     return weights
 
 
-def _as_cross(cross: str, part: str, kind: str, weight: Tensor) -> dict[str, Tensor]:
-    """A weight of an encoder layer's attention as those of a cross-attention: queries' rows come before the others."""
-    if part != "attention.qkv":
-        return {f"{cross}.{'norm' if part == 'attention_norm' else 'output'}.{kind}": weight.clone()}
-    width = len(weight) // 3
-    return {f"{cross}.query.{kind}": weight[:width].clone(), f"{cross}.key_value.{kind}": weight[width:].clone()}
+def _cross_attention(weights: dict[str, Tensor], layer: int) -> dict[str, Tensor]:
+    """A layer's attention to itself as its cross-attention: queries find the keys that they fit from the beginning.
+
+    Its output is softened and its norm neither scales nor shifts, so that the decoder begins nearly as the encoder that
+    it was: else a writer whose targets are unlike its sources first has to unlearn it (LOG.md).
+    """
+    own, cross = f"encoder.layers.{layer}.attention", f"decoder.cross.{layer}"
+    if any(
+        f"{own}{part}.{kind}" not in weights for part in (".qkv", ".output", "_norm") for kind in ("weight", "bias")
+    ):
+        return {}  # a file that lacks some is refused for that
+    scale, shift = weights[f"{own}_norm.weight"].float(), weights[f"{own}_norm.bias"].float()
+    found = {  # of vectors that this layer's norm made
+        f"{cross}.norm.weight": torch.full_like(scale, math.sqrt(scale.square().mean() + shift.var(correction=0))),
+        f"{cross}.norm.bias": torch.full_like(shift, float(shift.mean())),
+    }
+    for kind in ("weight", "bias"):
+        qkv, output = weights[f"{own}.qkv.{kind}"], weights[f"{own}.output.{kind}"]
+        query, key_value = qkv.tensor_split([len(qkv) // 3])
+        found |= {f"{cross}.query.{kind}": query.clone(), f"{cross}.key_value.{kind}": key_value.clone()}
+        found |= {f"{cross}.output.{kind}": SOFT * output}
+    return found
 
 
 def without_doubles(weights: dict[str, Tensor], *, shared: bool, tied: bool) -> dict[str, Tensor]:

@@ -18,8 +18,8 @@ class GenerateSettings:
     """copy: starts as the encoder (BERT2BERT); share: is the encoder, but for cross-attention; fresh: from random;
     none: the one that the model to begin from has, or else copy"""
     cross: Literal["copy", "fresh"] = "copy"
-    """cross-attention, which no encoder has: starts as each layer's attention to itself, or from random, as a fresh
-    decoder's always does"""
+    """cross-attention, which no encoder has: starts as each layer's attention to itself, softened, or from random, as a
+    fresh decoder's always does"""
     decoder_layers: int | None = None
     """layers of the decoder; none: as many as the encoder has"""
     tied: bool = True
