@@ -30,16 +30,17 @@ from runs.writing_sets import SETS, WritingSet
 from bothways.data.record import Record
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "generation.md"
-BATCH = 12  # records a step: of many small steps more is learnt in a few minutes than of few large ones
 BEAMS = 4  # on the tests; dev is written greedily
 SHOWN = 5  # test records that are left to look at
 QUICK = {"train": 64, "dev": 8, "test": 12}  # records of a quick run
 
+BATCH = 12  # records a step: of many small steps more is learnt in a few minutes than of few large ones
+
 HEAD = """# Generation
 
 Texts written for texts by an encoder-decoder that begins as a BERT (BERT2BERT), beside what needs no model and beside
-transformers' EncoderDecoderModel: the same weights to begin with, records, rate, AdamW and seconds of steps, by its
-Trainer.
+transformers' EncoderDecoderModel: the same weights to begin with (cross-attention as the layers' attention to
+themselves), records, steps of {batch}, rate, AdamW and seconds of steps, by its Trainer.
 
     command    {command}
     machine    {machines}
@@ -59,7 +60,7 @@ as text of its own:
     bothways pretrain --text train.jsonl --columns.text source,target --vocab out/vocab --corpus.second none \\
         --minutes 10 --out out/encoder
     bothways finetune generate --model out/encoder --train train.jsonl --dev dev.jsonl --out out/writer
-"""
+""".replace("{batch}", str(BATCH))
 TITLES = {
     "translation": "Translation",
     "headlines": "Headlines",
