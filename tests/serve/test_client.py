@@ -113,6 +113,16 @@ def test_answers_are_the_models_own(start: Start) -> None:
         assert len(client.rerank("a", ["b", "c"], top_n=1)) == 1
 
 
+def test_texts_are_analysed(start: Start) -> None:
+    url = start("heads").url
+    with bothways.Client(url) as client:
+        found = client.analyze(TEXTS)
+        assert client.analyze(TEXTS[0]) == found[:1]
+    words = [[one["text"] for one in text["words"]] for text in found]
+    assert words == [[one["text"] for one in text["words"]] for text in toys.predictor("heads").analyze(TEXTS)]
+    assert asyncio.run(asked_async(url, lambda one: one.analyze(TEXTS))) == found
+
+
 def test_the_async_client_does_the_same(start: Start) -> None:
     url = start("mood", "alike").url
 

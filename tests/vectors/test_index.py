@@ -576,7 +576,18 @@ def test_another_model_at_that_place(command, folder, predictor, jsonl, texts, t
     save(other, tmp_path / "other")
     code, _, err = command("search", index, "a", "--model", tmp_path / "other")
     assert code == 2
-    assert f"{tmp_path / 'other'} is not the model that made {index}; give that one by --model" in err
+    assert f"{tmp_path / 'other'} is not the model that made {index}, or has changed since; give that one by" in err
+
+
+def test_what_a_model_advises_decides_no_vector(command, folder, jsonl, texts, tmp_path):
+    index, model = tmp_path / "index", tmp_path / "model"
+    shutil.copytree(folder, model)
+    command("index", model, "--data", jsonl(rows(texts)), "--out", index)
+    file = model / "bothways.json"
+    said = json.loads(file.read_text())
+    file.write_text(json.dumps(said | {"finetune": {"method": "muon", "lr": 1e-3}, "points_lost": {"int8": 0.1}}))
+    assert command("search", index, "a", "-k", 1)[0] == 0
+    assert command("index", "--out", index, "--delete", "t3")[0] == 0
 
 
 @pytest.mark.parametrize("what", ["tokenizer", "settings"])

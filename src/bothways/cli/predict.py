@@ -16,6 +16,7 @@ import tyro
 
 from bothways import config
 from bothways.config import FLAT, Common
+from bothways.data.messages import shown
 from bothways.data.record import Record
 from bothways.data.whole import whole
 from bothways.errors import ConfigError
@@ -60,7 +61,8 @@ class Predict:
 
     def __post_init__(self) -> None:
         if bool(self.text) == (self.data is not None):
-            raise ConfigError("what is to be labelled? give texts, or a file by --data F (one of the two)")
+            alone = "" if self.data else f"; the first word, {shown(self.model)}, names the model: builtin, or a folder"
+            raise ConfigError(f"what is to be labelled? give texts, or a file by --data F (one of the two){alone}")
         if self.columns and self.data is None:
             raise ConfigError("--columns is for the file of --data; leave it out")
         if self.alignment is not None:

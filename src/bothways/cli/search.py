@@ -112,5 +112,8 @@ def _predictor(index: Any, wanted: Search) -> Any:
     options = index.manifest["made_by"]["options"]
     model = load(wanted.model or index.manifest["model"], device=wanted.common.device)
     if not is_made_by(index.manifest, made_by(model, options)):
-        raise ConfigError(f"{model.model.folder} is not the model that made {wanted.index}; give that one by --model")
+        raise ConfigError(
+            f"{model.model.folder} is not the model that made {wanted.index}, or has changed since; give that one by "
+            f"--model, or index anew: bothways index {wanted.model or index.manifest['model']} --data F --out NEW"
+        )
     return embedder_of(model, options, "query")

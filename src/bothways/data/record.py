@@ -109,6 +109,9 @@ def _missing(record: Record, name: str) -> DataError:
     text = record.fields.get("text")
     if record.path == IN_MEMORY and there == ["text"] and isinstance(text, str) and suffix(text) in ENDINGS:
         hint = f"a list of strings is read as texts: for a file, pass pathlib.Path({shown(text)})"
+    elif record.path == IN_MEMORY and there in (["text"], ["text_a", "text_b"]):
+        given = "a text" if len(there) == 1 else "two texts"
+        hint = f"{given} alone won't do: give records that have it, as dicts in Python or in a file by --data F"
     elif len(there) == 1 and suffix(Path(record.path)) in (".csv", ".tsv") and {*";\t,"} & {*there[0]}:
         hint = f"fields are parted by {'tabs' if suffix(Path(record.path)) == '.tsv' else 'commas'}: mend the file"
     else:

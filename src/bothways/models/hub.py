@@ -76,6 +76,7 @@ def _is_slip(name: str, meant: str) -> bool:
 
 def _download(name: str, missing: str) -> Path:
     from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import HF_HUB_CACHE, is_offline_mode
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
     try:
@@ -92,6 +93,11 @@ def _download(name: str, missing: str) -> Path:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise  # the disk's fault, not the network's
+        if is_offline_mode():
+            raise ModelError(
+                f"{name}: {missing}, the cache ({HF_HUB_CACHE}) has not all of it, and HF_HUB_OFFLINE forbids asking "
+                "the hub; unset it once to download the model, or give a folder"
+            ) from None
         raise ModelError(
             f"{name}: {missing}, and the hub can't be reached; check the name, set HF_ENDPOINT to a mirror "
             f"(https://hf-mirror.com), or download the model elsewhere and give its folder"

@@ -23,6 +23,7 @@ from bothways.models.reading import (
     ADVICE,
     FEATURES,
     FORMAT,
+    POINTS_LOST,
     TEXTS,
     Advice,
     layers_of,
@@ -352,7 +353,7 @@ def _write(model: Model, folder: Path, card: str, compact: bool = False) -> None
     if model.advice is not None:
         saved[ADVICE] = {name: value for name, value in asdict(model.advice).items() if value is not None}
     if model.points_lost:
-        saved["points_lost"] = model.points_lost
+        saved[POINTS_LOST] = model.points_lost
     files = {"config.json": config} if model.task is None else model.task.files(config, model.tokenizer)
     reads, longest = model.config.max_position_embeddings, model.task.longest if model.task is not None else None
     model.tokenizer.save(folder, model_max_length=min(reads, longest or reads))

@@ -26,6 +26,7 @@ from bothways.text.tokenizer import Tokenizer
 FORMAT = 1  # of bothways.json
 FEATURES = "features"  # what it calls the vectors that heads read, where they are not their task's own
 ADVICE = "finetune"  # and how the model is best fine-tuned
+POINTS_LOST = "points_lost"  # and what it loses in other precisions
 MAX_LABELS = 1 << 16
 TEXTS = "training_texts.bin"  # hashes of the texts that the model learnt from, 8 bytes each
 S = TypeVar("S")
@@ -225,7 +226,7 @@ def points_lost(folder: Path) -> dict[str, float]:
         ModelError: something else stands there.
     """
     path = folder / "bothways.json"
-    found = read_json(path).get("points_lost", {}) if path.is_file() else {}
+    found = read_json(path).get(POINTS_LOST, {}) if path.is_file() else {}
     if not isinstance(found, dict) or not all(type(lost) in (int, float) for lost in found.values()):
         raise ModelError(f"{path}: points_lost is {shorten(found)}; wanted a number for each precision, or none at all")
     return {precision: float(lost) for precision, lost in found.items()}

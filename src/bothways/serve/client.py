@@ -313,6 +313,11 @@ class Client(_Client):
         parts = [_vectors(answer) for answer in answers]
         return np.concatenate(parts) if parts else self.embed("a")[:0]  # only a vector tells their width
 
+    def analyze(self, texts: str | Sequence[str], **options: Any) -> list[dict[str, Any]]:
+        """Words, parts of speech, entities and labels of each text, by all heads; a string is one text."""
+        answers = self._in_parts("/v1/analyze", "input", texts, options=options)
+        return [found for answer in answers for found in answer["texts"]]
+
     def rerank(self, query: str, documents: str | Sequence[str], *, top_n: int | None = None) -> list[dict[str, Any]]:
         """Documents by how well they fit the query, the best first: {"index", "relevance_score"}; a string is one."""
         if not (given := [documents] if isinstance(documents, str) else list(documents)):
@@ -422,6 +427,11 @@ class AsyncClient(_Client):
         answers = self._in_parts("/v1/embeddings", "input", texts, encoding_format="base64")
         parts = [_vectors(answer) async for answer in answers]
         return np.concatenate(parts) if parts else (await self.embed("a"))[:0]
+
+    async def analyze(self, texts: str | Sequence[str], **options: Any) -> list[dict[str, Any]]:
+        """As `Client.analyze`."""
+        answers = self._in_parts("/v1/analyze", "input", texts, options=options)
+        return [found async for answer in answers for found in answer["texts"]]
 
     async def rerank(
         self, query: str, documents: str | Sequence[str], *, top_n: int | None = None

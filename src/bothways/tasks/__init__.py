@@ -34,6 +34,8 @@ ARCHITECTURES = {  # classes of transformers, and the task that each is
     "BertForTokenClassification": "tag",
     "EncoderDecoderModel": "generate",
 }
+_OTHER_NAMES = {"ner": "tag", "pos": "tag", "nli": "pair", "sts": "similarity", "srl": "roles", "cws": "segment",
+                "sentiment": "classify", "squad": "qa", "translate": "generate", "summarize": "generate"}  # fmt: skip
 TRAINABLE = [name for name in _TASKS if name not in ("masked", "pretrain")]
 SHARING = [*(name for name in TRAINABLE if name not in ("generate", "multi")), "masked"]  # an encoder, in multi
 
@@ -45,7 +47,7 @@ def task_class(name: str) -> type[Task]:
         ConfigError: no such task; the message names the nearest.
     """
     if name not in _TASKS:
-        near = difflib.get_close_matches(name, TRAINABLE, n=1)
+        near = [_OTHER_NAMES[name]] if name in _OTHER_NAMES else difflib.get_close_matches(name, TRAINABLE, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ConfigError(f"there is no task {name!r}; known are {', '.join(TRAINABLE)}{hint}")
     module, attribute = _TASKS[name].split(":")

@@ -29,6 +29,8 @@ from bothways.data.whole import remove
 from bothways.errors import ConfigError, DataError, Stopped
 from bothways.infer.embedding import Parts, Told, embedded
 from bothways.infer.predictor import Predictor, segmented
+from bothways.models.files import read_json
+from bothways.models.reading import ADVICE, POINTS_LOST
 from bothways.tasks.base import Coverage
 from bothways.tasks.embed import PARTS, EmbedTask
 from bothways.vectors.formats import WRITERS, Block, Columns
@@ -36,7 +38,8 @@ from bothways.vectors.progress import Counted
 
 PART = 2048  # records: as many as are sorted by length and computed together
 PART_OF_WORDS = 256  # where each record has many vectors
-_DECIDING = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "bothways.json")
+_DECIDING = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
+_BESIDE = (ADVICE, POINTS_LOST)  # of bothways.json: what is said of learning and of other precisions
 
 
 @dataclass(frozen=True)
@@ -127,10 +130,11 @@ def files_of(folder: Path | None) -> dict[str, Any]:
     """Hashes of the files that decide what a model answers; none where it is in no folder."""
     weights = sorted(folder.glob("*.safetensors")) if folder is not None else []
     files = [folder / name for name in _DECIDING] if folder is not None else []
-    return {
-        "weights": [file_hash(path) for path in weights],
-        "files": {path.name: file_hash(path) for path in files if path.is_file()},
-    }
+    hashes = {path.name: file_hash(path) for path in files if path.is_file()}
+    if folder is not None and (own := folder / "bothways.json").is_file():
+        said = {name: value for name, value in read_json(own).items() if name not in _BESIDE}
+        hashes[own.name] = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    return {"weights": [file_hash(path) for path in weights], "files": hashes}
 
 
 def beside(out: Path, ending: str) -> Path:

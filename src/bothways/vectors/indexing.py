@@ -97,7 +97,8 @@ def _changed(
         raise ConfigError(f"--out {folder} exists already and is no index; give another folder")
     if old is not None and not is_made_by(old.manifest, made_by):
         raise ConfigError(
-            f"{folder} was made by another model or with other options; make a new index, or give that model"
+            f"{folder} was made by another model, by this one before it changed, or with other options; "
+            "make a new index, or give that model"
         )
     if keywords is None:
         keywords = old is None or old.keywords
