@@ -49,9 +49,9 @@ SEARCH = """; and {:,} sentences of
 Wikipedia, half of each language, with what stands around them, and questions of CMRC2018 (CC BY-SA 4.0) with their
 passages, each to be told from the others of its step"""
 ADVICE = """
-Fine-tuning it is best done by {method} at a rate of {rate:g}{writing}: \
-that is what a run does where nothing else is said."""
-WRITING = ", of a writer that begins from it by AdamW at {:g}"
+A fine-tuning that is told nothing else learns by {method} at a rate of {rate:g}{writing}. \
+That was compared on sentiment (ChnSentiCorp, one seed: 1.4 points better than AdamW) and on writing, not on other tasks."""
+WRITING = ", a writer by AdamW at {:g}"
 LIMITS = """
 The tags of Chinese words were made on traditional characters; they are taken for the simplified words of the same
 sentences where all words of a sentence have the same lengths.

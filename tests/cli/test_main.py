@@ -133,7 +133,7 @@ def _raise(error: BaseException) -> Callable[[list[str]], int]:
         (PermissionError(errno.EACCES, "Permission denied", "/x y"), 2, "'/x y': Permission denied; choose"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "a"), 2, "'a': No such file or directory"),
         (FileExistsError(errno.EEXIST, "File exists", "a.txt"), 2, "'a.txt': File exists; choose another path"),
-        (ModuleNotFoundError(name="usearch.x"), 2, "info needs usearch; try: pip install 'bothways[vectors]'"),
+        (ModuleNotFoundError(name="usearch.x"), 2, "info needs usearch; in the checkout: pip install '.[vectors]'"),
     ],
 )
 def test_what_the_user_can_mend_is_one_line(

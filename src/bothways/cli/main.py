@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         package = (error.name or "").partition(".")[0]
         if package not in EXTRAS:
             return _our_mistake()
-        return _fail(f"{words[0]} needs {package}; try: pip install 'bothways[{EXTRAS[package]}]'", 2)
+        return _fail(f"{words[0]} needs {package}; in the checkout: pip install '.[{EXTRAS[package]}]'", 2)
     except OSError as error:
         if error.errno not in _USERS_OS_ERRORS:
             return _our_mistake()

@@ -26,7 +26,7 @@ const WORDS = {
   },
   zh: {
     other: "English", model: "模型", skip: "跳到正文", docs: "接口", foot: "程序可以把同样的文本 POST 到 /v1/predict",
-    go: "阅读", stop: "停止", hint: "Ctrl + Enter", working: "正在阅读……", loading: "正在询问加载了哪些模型……",
+    go: "分析", stop: "停止", hint: "Ctrl + Enter", working: "正在处理……", loading: "正在询问加载了哪些模型……",
     text: "文本", text_a: "第一段文本", text_b: "第二段文本", second: "第二段文本（可选）",
     question: "问题", context: "上下文", choices: "选项，每行一个", predicate: "谁的论元？选择谓词",
     lines: "文本，每行一条", source: "原文", masked: "含 [MASK] 的文本",
@@ -42,7 +42,7 @@ const WORDS = {
       qa: "问答", choice: "选择", analyze: "分析", multi: "所有任务", fill: "填空", generate: "生成", embed: "向量", compare: "比较", attention: "注意力",
     },
     heads: "所有的头，每层一行。选择一个。", layer: "层", head: "头", head_name: (l, h) => `第 ${l} 层，第 ${h} 个头`,
-    looks: "词元看向哪里", seen: "哪些词元看它", trace: "指向图或词元；方向键可以移动。",
+    looks: "词元关注哪里", seen: "哪些词元关注它", trace: "指向图或词元；方向键可以移动。",
     pair_said: (a, b, w) => `${a} 看向 ${b}：${w}`, matrix: "这个头的权重；行看向列",
     unread: n => `末尾有 ${n} 个词元没有读到。`, tokens: "词元",
     encoder: "原文内部", cross: "写出的文本看原文", kind: "哪一种注意力",
