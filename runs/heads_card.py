@@ -50,7 +50,8 @@ Wikipedia, half of each language, with what stands around them, and questions of
 passages, each to be told from the others of its step"""
 ADVICE = """
 A fine-tuning that is told nothing else learns by {method} at a rate of {rate:g}{writing}. \
-That was compared on sentiment (ChnSentiCorp, one seed: 1.4 points better than AdamW) and on writing, not on other tasks."""
+That was compared on sentiment (ChnSentiCorp, one seed: 1.4 points better than AdamW) \
+and on writing, not on other tasks."""
 WRITING = ", a writer by AdamW at {:g}"
 LIMITS = """
 The tags of Chinese words were made on traditional characters; they are taken for the simplified words of the same
