@@ -37,9 +37,11 @@ def heads_section(rows: Sequence[Row]) -> str:
     ]
     for kind, heads in (("open", OPEN), ("research", RESEARCH)):
         for head in heads:
-            own = _latest([row for row in rows if (row.get("heads"), row.get("head")) == (kind, head.name)])
+            of_kind = [row for row in rows if row.get("heads") == kind and "head" in row]
+            own = _latest([row for row in of_kind if row["head"] == head.name])
+            earlier = bool(own) and own[-1].get("weights") != of_kind[-1].get("weights")
             for name in head.tests:
-                lines += _lines(kind, head, name, own, rows)
+                lines += _lines(kind, head, name, own, rows, earlier=earlier)
     return "\n".join([SECTION, *lines, ""]) if len(lines) > 2 else ""
 
 
@@ -50,7 +52,8 @@ def _latest(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if all(row.get(name) == rows[-1].get(name) for name in settings)]
 
 
-def _lines(kind: str, head: Head, name: str, own: Sequence[Row], rows: Sequence[Row]) -> list[str]:
+def _lines(kind: str, head: Head, name: str, own: Sequence[Row], rows: Sequence[Row], *, earlier: bool) -> list[str]:
+    """One head's rows on one test; `earlier`: they began from another model than the latest of their kind."""
     measured = [
         (measure, system, [row["scores"] for row in own if (row["measure"], row.get("set"), row.get("head")) == where])
         for measure, system in (("test", "its own task"), ("raw", "in raw text"))
@@ -66,6 +69,7 @@ def _lines(kind: str, head: Head, name: str, own: Sequence[Row], rows: Sequence[
         lines.append(f"| {kind} | {head.name} | {name} | jieba {others[-1]['version']} | – | {_told([scores])} | | |")
     for measure, system, scores in measured:
         if scores:
+            system += ", from the model before" if earlier else ""
             ends = (wanted, published) if measure == "test" else ("", "")
             lines.append(
                 f"| {kind} | {head.name} | {name} | {system} | {len(scores)} | {_told(scores)} | {' | '.join(ends)} |"

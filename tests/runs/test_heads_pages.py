@@ -23,7 +23,7 @@ def test_the_latest_heads_are_told_beside_jieba() -> None:
         row("raw", "words", GSD, 0.9),
         {"measure": "masked before", "language": "zh", "weights": "a", "quick": False},
         row("test", "zh_entities", MSRA, 0.6, heads="research"),
-        row("test", "zh_topic", TNEWS, 0.5, heads="research"),
+        row("test", "zh_topic", TNEWS, 0.5, heads="research", weights="older"),
         row("test", "zh_entities", MSRA, 0.7, heads="research", only=["zh_entities"]),
     ]
     lines = [line for line in heads_section(rows).splitlines() if line.startswith(("| open", "| research"))]
@@ -32,6 +32,6 @@ def test_the_latest_heads_are_told_beside_jieba() -> None:
         f"| open | words | {GSD} | its own task | 2 | F1 92.00 ± 1.41 | 94, aim 97 |  |",
         f"| open | words | {GSD} | in raw text | 1 | F1 90.00 |  |  |",
         f"| research | zh_entities | {MSRA} | its own task | 1 | F1 70.00 | 88, aim 93 | BERT-base 95.2 |",
-        f"| research | zh_topic | {TNEWS} | its own task | 1 | F1 50.00 |  |  |",
+        f"| research | zh_topic | {TNEWS} | its own task, from the model before | 1 | F1 50.00 |  |  |",
     ]
     assert heads_section([]) == ""
