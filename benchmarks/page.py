@@ -33,7 +33,8 @@ HEAD = """# Benchmarks
 Bothways beside what people use today: each table is one run in which all sides take turns on one machine, each at its
 best settings, so that only ratios are to be quoted; another machine gives other speeds. `make bench` measures
 everything (hours) and writes this page; one table alone comes from its command. What each benchmark does, and what is
-not the same on both sides, is told in [benchmarks/](../benchmarks/README.md).
+not the same on both sides, is told in [benchmarks/](../benchmarks/README.md). The built-in model is the one of the date
+that a table tells: until 2026-11-30 it had three layers, not four.
 """
 
 
