@@ -77,7 +77,7 @@ def _lay_out(module: nn.Module, dtype: torch.dtype) -> None:
 
 
 class FewRows(nn.Module):
-    """A linear layer that is laid out for few rows; many go the way that is faster for these."""
+    """A linear layer that is laid out for few rows; one alone, or many, go the way that is faster for these."""
 
     def __init__(self, plain: nn.Linear, product: FloatProduct, dtype: torch.dtype) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class FewRows(nn.Module):
 
     def forward(self, x: Float[Tensor, "R I"]) -> Float[Tensor, "R O"]:
         """x Wᵀ + b."""
-        if len(x) > self.most:
+        if len(x) == 1 or len(x) > self.most:
             return self.plain(x)
         return self.product(fill_few(x.to(self.dtype)), self.dtype)[: len(x)]
 
