@@ -40,8 +40,8 @@ HEAD = """# Generation
 
 Texts written for texts by an encoder-decoder that begins as a BERT (BERT2BERT), beside what needs no model and beside
 transformers' EncoderDecoderModel: the same weights to begin with (cross-attention as the layers' attention to
-themselves), records, steps of {batch}, rate, AdamW and seconds of steps, by its Trainer. "copy": the decoder begins as a
-copy of the encoder.
+themselves), records, steps of {batch}, rate, AdamW and seconds of steps, by its Trainer. "copy": the decoder
+begins as a copy of the encoder.
 
     command    {command}
     machine    {machines}
