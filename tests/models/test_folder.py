@@ -332,7 +332,8 @@ def closed_port() -> int:
 def test_a_hub_name_without_a_network(name: str, setting: str, told: str, tmp_path: Path) -> None:
     """In a process of its own, for huggingface_hub reads its settings once."""
     value = "1" if setting == "HF_HUB_OFFLINE" else f"http://127.0.0.1:{closed_port()}"
-    environment = {**os.environ, "HF_HOME": str(tmp_path), setting: value}
+    others = {name: found for name, found in os.environ.items() if name != "HF_HUB_OFFLINE"}
+    environment = {**others, "HF_HOME": str(tmp_path), setting: value}
     code = "import sys; from bothways.models.hub import locate; locate(sys.argv[1])"
     done = subprocess.run(
         [sys.executable, "-c", code, name],

@@ -386,8 +386,10 @@ def test_unfinished_work_of_other_files_of_the_model(command, folder, jsonl, tex
     model = shutil.copytree(folder, tmp_path / "model")
     words = ("embed", model, "--data", jsonl([*rows(texts), {"text": 7}]), "--out", tmp_path / "v.npy")
     assert command(*words)[0] == 2
-    (model / file).write_text((model / file).read_text() + "\n")
-    assert "(its files differ)" in command(*words).err
+    text = (model / file).read_text()
+    # Of bothways.json what it says decides, not how it is laid out.
+    (model / file).write_text(text.replace('"mean"', '"max"') if file == "bothways.json" else text + "\n")
+    assert "(its files" in command(*words).err
 
 
 def test_outputs_of_one_stem_do_not_share_their_parts(command, folder, jsonl, texts, tmp_path):
