@@ -22,10 +22,10 @@ from bothways.errors import BothwaysError, ConfigError, DataError, ModelError, S
 from bothways.infer import generation as writing
 from bothways.infer.alignment import alignment_html, alignment_png, by_word
 from bothways.infer.predictor import Predictor
-from bothways.infer.prepared import FewRows, prepare_writing
+from bothways.infer.prepared import prepare_writing
 from bothways.models.model import Model, fresh, load, save, start_from
 from bothways.nn.decoding_settings import Decoding, Writing
-from bothways.nn.encoder import Encoder, EncoderConfig
+from bothways.nn.encoder import EncoderConfig
 from bothways.nn.network import TEXT
 from bothways.tasks.classify import ClassifySettings, ClassifyTask
 from bothways.tasks.encoder_decoder import weights_of_encoder
@@ -519,23 +519,10 @@ def test_prepared_logits_are_the_same(translator: Any, rows: int) -> None:
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("slow", [False, True], ids=["", "many rows by MKL"])
 @pytest.mark.parametrize("decoder", ["copy", "share"])
-def test_what_is_prepared_writes_the_same(
-    make_model: Any, tokenizer: Tokenizer, as_records: Any, monkeypatch: pytest.MonkeyPatch, decoder: str, slow: bool
-) -> None:
-    """All of a step's products are laid out, whosever layers they are; the network itself keeps its own."""
-    monkeypatch.setattr("bothways.infer.prepared.MKL_IS_FASTER", slow)
-    monkeypatch.setattr("bothways.infer.prepared.MANY_ROWS", 4)
-    model = make_model(task_of(decoder=decoder))
-    network, task = model.network.eval(), task_of(decoder=decoder)
+def test_what_is_prepared_writes_the_same(make_model: Any, tokenizer: Tokenizer, as_records: Any, decoder: str) -> None:
+    network, task = make_model(task_of(decoder=decoder)).network.eval(), task_of(decoder=decoder)
     prepared = prepare_writing(network, "float32")
-    if torch.backends.mkldnn.is_available():
-        body = prepared.writer.body or prepared.writer._shared[0]
-        assert isinstance(body, Encoder)
-        plain = [*body.layers.modules(), *prepared.writer.cross.modules(), *prepared.heads.modules()]
-        assert sum(isinstance(module, FewRows) for module in plain) == 2 * (4 + 3) + 1
-    assert not any(isinstance(module, FewRows) for module in network.modules())
     for beams in (1, 3):
         examples = [
             one.examples[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import math
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
@@ -44,51 +43,20 @@ def prepare(network: Network, precision: str, *, kernels: Kernels | None = None)
 
 
 def prepare_writing(network: Network, precision: str) -> Network:
-    """`network` for writing on a CPU, in float32 or bfloat16: what a step multiplies by is laid out once.
+    """`network` for writing on a CPU, in float32 or bfloat16: its product with the vocabulary is laid out once.
 
-    A step has few rows, for which PyTorch's own products take up to three times as long (LOG.md). All else is shared
-    with `network`.
+    That product is the largest of a step, and most of a step's time: it has few rows, for which PyTorch's own takes up
+    to three times as long (LOG.md). All else is shared with `network`.
     """
     prepared = _twin(network)
-    head, decoder = prepared.heads[TEXT], prepared.writer
+    head = prepared.heads[TEXT]
     assert isinstance(head, MaskedHead)
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    body = decoder.body
-    if body is None:
-        decoder.__dict__["_shared"], body = [prepared.encoder], prepared.encoder
-    for module in (*body.layers, *decoder.cross, head):
-        _lay_out(module, dtype)
     product = FloatProduct(head.matrix, head.bias, dtype, None, None, few_rows=True)
     if product.packed is not None:
         plain = head.vocabulary
         head.vocabulary = lambda x: plain(x) if len(x) == 1 else product(fill_few(x.to(dtype)), dtype)[: len(x)]
     return prepared.eval()
-
-
-def _lay_out(module: nn.Module, dtype: torch.dtype) -> None:
-    """Put a `FewRows` in the place of each linear layer in `module`, where oneDNN has a layout for it."""
-    for name, child in module._modules.items():
-        if isinstance(child, nn.Linear):
-            product = FloatProduct(child.weight, child.bias, dtype, None, None, few_rows=True)
-            if product.packed is not None:
-                module._modules[name] = FewRows(child, product, dtype)
-        elif child is not None:
-            _lay_out(child, dtype)
-
-
-class FewRows(nn.Module):
-    """A linear layer that is laid out for few rows; one alone, or many, go the way that is faster for these."""
-
-    def __init__(self, plain: nn.Linear, product: FloatProduct, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.plain, self.product, self.dtype = plain, product, dtype
-        self.most = MANY_ROWS if MKL_IS_FASTER and dtype == torch.float32 else math.inf
-
-    def forward(self, x: Float[Tensor, "R I"]) -> Float[Tensor, "R O"]:
-        """x Wᵀ + b."""
-        if len(x) == 1 or len(x) > self.most:
-            return self.plain(x)
-        return self.product(fill_few(x.to(self.dtype)), self.dtype)[: len(x)]
 
 
 def _twin(module: _M) -> _M:
@@ -139,7 +107,6 @@ class PreparedLayer(nn.Module):
 # ------------------------------------------------------------------------------------------ shapes that recur
 
 FINEST = 16  # rows
-MANY_ROWS = 128  # from which on MKL is faster, where it is faster at all
 FEW = (1, 2, 3, 4, 6, 8, 12, 16)
 
 
