@@ -276,7 +276,7 @@ def weights_of_encoder(weights: dict[str, Tensor], *, layers: int, tied: bool, c
     """An encoder's weights with a decoder of `layers` that begins as it, and the masked-LM head as that of the text.
 
     `cross`: each layer's cross-attention too, much as its attention to itself. Those of a model that has a decoder
-    stay as they are. Reference: Rothe et al., 2020 (BERT2BERT); for `cross` Ma et al., 2020 (XLM-T), section 2.2.
+    stay as they are. Reference: Rothe et al., 2020 (BERT2BERT); for `cross` Ma et al., 2020 (XLM-T).
     """
     weights = dict(weights)
     if any(name.startswith("decoder.") for name in weights):

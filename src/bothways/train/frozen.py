@@ -19,7 +19,6 @@ from bothways.nn.dropout import set_dropout
 from bothways.nn.heads import Head, RowsHead
 from bothways.nn.network import Network
 from bothways.tasks.base import Encoded
-from bothways.tasks.generate import GenerateTask
 from bothways.tasks.multi import MultiTask
 from bothways.train.optimizer import Optim
 
@@ -51,7 +50,7 @@ def freeze(model: Model, optim: Optim) -> Optim:
             "or --frozen"
         )
     if network.decoder is not None:
-        shared = isinstance(model.task, GenerateTask) and model.task.settings.decoder == "share"
+        shared = network.decoder.body is None
         learnt = "cross-attention and head, for its layers are the encoder's" if shared else "all of the decoder"
         model.told.append(f"learnt though the encoder is frozen: {learnt}")
     if optim.dropout is not None:
