@@ -196,11 +196,6 @@ def _note(rows: Sequence[Row], data: DataSet, learnt: Mapping[str, Row]) -> str:
     for row in own:
         if row["measure"] == "dev" and "steps_seconds" in row and minutes is not None:
             steps.setdefault(row["start"], []).append(row["steps_seconds"])
-    peers = [row for row in own if row["measure"] == "dev" and BY_PEER in row["start"]]
-    if any("steps_seconds" not in row for row in peers):
-        told.append(
-            "those of Bothways planned for so long, which may have taken longer, transformers' ended by the clock"
-        )
     # Of a run that was halted for a while, nothing is kept that says how long it took.
     seconds = [row["process_seconds"] for row in own if row["measure"] == "dev" and "process_seconds" in row]
     if seconds and not steps:
