@@ -12,6 +12,7 @@ are the tokens written a second (medians over the rounds), their ratio, and how 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import os
@@ -28,6 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bothways.batch import Example, Piece, pack
 from bothways.data.records import read_records
 from bothways.models.model import Model, fresh, load, save, seed_everything
 from bothways.models.sizes import sized
@@ -135,7 +137,6 @@ def _transformers(model: Model, scratch: Path) -> Any:
 
 
 def _bothways_writer(model: Model, beams: int, most: int) -> Writer:
-    from bothways.batch import Example, Piece
     from bothways.infer.engine import Engine
     from bothways.nn.decoding_settings import Decoding
 
@@ -208,7 +209,27 @@ def _check(model: Model, theirs: Any, sources: list[np.ndarray], beams: int, mos
             f"{len(sources) - sum(unlike)} of {len(sources)} as among 32 (at least {len(sources) - most_unlike} wanted)"
         )
         print(f"beams {beams}, {name}: {same}; scores differ by {far:.1e} at most ({nearness:g} wanted)")
+        for number in [number for number, parts in enumerate(unlike) if parts and beams == 1]:
+            where, apart = _parting(model, sources[number], together[0][number], others[name][0][number])
+            print(f"    source {number} parts at token {where}, whose two logits are {apart:.1e} apart in float64")
     return wrong
+
+
+def _parting(model: Model, source: np.ndarray, one: list[int], other: list[int]) -> tuple[int, float]:
+    """Where two texts for a source part, and how far apart the tokens written there are, had nothing been rounded."""
+    before, end = model.tokenizer.cls_id, model.tokenizer.sep_id
+    one, other = [*one, end], [*other, end]
+    where = next(place for place, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1])
+    network, tokens = copy.deepcopy(model.network).double().eval(), pack([Example((Piece(source),), {})]).tokens
+    head = network.heads[TEXT]
+    assert isinstance(head, MaskedHead)
+    with torch.inference_mode():
+        cache = network.writer.begin(network.encoder(tokens), tokens, beams=1, most=where + 1)
+        for token in one[:where]:
+            network.writer.step(torch.tensor([before]), cache)
+            before = token
+        logits = head.logits(network.writer.step(torch.tensor([before]), cache))[0]
+    return where, abs(float(logits[one[where]] - logits[other[where]]))
 
 
 def _compare(
