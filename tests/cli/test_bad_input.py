@@ -247,7 +247,14 @@ def test_bad_held_out_text_leaves_no_run(made, refused, tmp_path: Path):
 def test_a_vocabulary_too_small_for_its_letters(made, refused, tmp_path: Path):
     line = refused("vocab", "--text", made.text, "--size", 20, "--out", tmp_path / "out")
     assert "a vocabulary of 20 is too small" in line
-    assert line.endswith("or more (--size; pretrain: --vocab-size), or a lower alphabet limit")
+    assert line.endswith("or more (--size; pretrain: --vocab-size)")
+
+
+def test_the_folder_that_one_is_in(made, refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What is put in place whole would leave the user in a folder that is no more."""
+    monkeypatch.chdir(tmp_path)
+    assert "the folder that you are in" in refused("vocab", "--text", made.text, "--out", ".")
+    assert "the folder that you are in" in refused("convert", made.finetuned, ".")
 
 
 # ------------------------------------------------------------------------------------------------- models

@@ -146,6 +146,7 @@ def test_records_from_python():
     for bad, message in (
         ({"text": "a"}, "found one object with 'text', wanted a list of records"),
         ([3], "<records>:1: found a whole number, wanted a string or a dict"),
+        ([None, "a"], "<records>:1: found null, wanted a string or a dict"),
         (["a", Path("b.txt")], "<records>:2: found a PosixPath"),
         ([{1: "a"}], "a dict whose keys are strings"),
     ):
@@ -257,6 +258,26 @@ def test_a_parquet_page_whose_checksum_is_wrong_is_told(tmp_path):
     path.write_bytes(content.replace(b"second", b"secand", 1))
     with pytest.raises(DataError, match="damaged"):
         list(read_records(path))
+
+
+def test_times_of_parquet_that_python_has_not_are_text(tmp_path):
+    table = {
+        "text": ["a"],
+        "nanoseconds": pyarrow.array([1_000_000_001], pyarrow.timestamp("ns")),
+        "day": pyarrow.array([2000], pyarrow.date32()),
+        "far": pyarrow.array([2**30], pyarrow.date32()),
+        "long": pyarrow.array([5], pyarrow.duration("ns")),
+    }
+    parquet.write_table(pyarrow.table(table), tmp_path / "a.parquet")
+    (record,) = read_records(tmp_path / "a.parquet")
+    far = record.fields.pop("far")
+    assert isinstance(far, str)
+    assert record.fields == {
+        "text": "a",
+        "nanoseconds": "1970-01-01 00:00:01.000000001",
+        "day": "1975-06-24",
+        "long": 5,
+    }
 
 
 def test_require():

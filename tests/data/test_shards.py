@@ -181,12 +181,32 @@ def test_interrupted_build_starts_over(tmp_path: Path, corpus: list[Path], token
     assert contents(out) == {}
     # What a killed process leaves, and a file of the user's own.
     (out / "007.ids.npy").write_bytes(b"half")
-    (out / "manifest.json.tmp").write_text("{")
+    (out / ".manifest.json.part-7").write_text("{")
     (out / "notes.txt").write_text("mine")
     with pytest.raises(DataError, match=r"out: no finished shards here \(no manifest.json\)"):
         open_shards(out)
     assert build_shards(corpus, tokenizer, out).counts == wanted.counts
     assert contents(out) == {**contents(tmp_path / "whole"), "notes.txt": b"mine"}
+
+
+def test_one_process_at_a_time_builds_in_a_folder(tmp_path: Path, corpus: list[Path], tokenizer: Tokenizer) -> None:
+    out = tmp_path / "out"
+
+    def begin_too(_: Counts) -> None:
+        with pytest.raises(ConfigError, match=r"another process is writing to .*\.out\.building; wait for it"):
+            build_shards(corpus, tokenizer, out)
+
+    built = build_shards(corpus, tokenizer, out, progress=begin_too)
+    assert build_shards(corpus, tokenizer, out).counts == built.counts
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_workers_do_not_import_from_where_one_is(
+    tmp_path: Path, corpus: list[Path], tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "queue.py").write_text("raise SystemExit(7)")
+    monkeypatch.chdir(tmp_path)
+    assert build_shards(corpus, tokenizer, tmp_path / "out", workers=2).counts.tokens
 
 
 @pytest.mark.parametrize("when", ["open", "fsync"])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bothways.data.whole import remove, whole
+from bothways.data.whole import remove, taken, whole
 
 
 def test_a_file_takes_its_name_when_all_is_written(tmp_path: Path):
@@ -73,3 +73,15 @@ def test_the_disk_has_it_before_it_takes_its_name(kind: str, tmp_path: Path, mon
     before, after = done[: done.index("renamed")], done[done.index("renamed") + 1 :]
     assert before == (["inside"] if kind == "folder" else []) + [part.name]
     assert after == ["there"]
+
+
+def test_where_no_folder_can_be_put_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    assert "exists already; give another folder, or remove it first" in taken(tmp_path)
+    assert "exists already" in taken(tmp_path / "file")
+    assert "exists already" in taken(tmp_path / "link")
+    assert taken(tmp_path / "empty") == taken(tmp_path / "new") == ""
+    monkeypatch.chdir(tmp_path / "empty")
+    assert taken(Path()) == ". is the folder that you are in; give another one"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -408,3 +408,21 @@ def test_embedding_again_lays_nothing_out_anew(masked: Predictor, monkeypatch: p
     predictor.embed(["a b"], pooling="max")
     predictor.embed(["a b"])
     assert len(made) == 3
+
+
+def test_scores_of_all_pieces_are_held_for_some_texts_at_a_time(
+    masked: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts, asked = ["a [MASK]", "[MASK] [MASK]", "b [MASK]"], []
+    wanted, answers = masked.fill_mask(texts), Engine.answers
+
+    def counted(engine: Engine, examples: Sequence[Example]) -> list[Answer]:
+        asked.append(len(examples))
+        return answers(engine, examples)
+
+    monkeypatch.setattr(module, "MOST_SCORES", 2 * len(masked.model.network.heads["masked"].matrix))  # type: ignore[arg-type]
+    monkeypatch.setattr(Engine, "answers", counted)
+    found = masked.fill_mask(texts)
+    assert asked == [1, 1, 1]
+    for mine, other in zip(chain(*found), chain(*wanted), strict=True):
+        assert [one["token"] for one in mine["fillings"]] == [one["token"] for one in other["fillings"]]

@@ -25,6 +25,7 @@ from tests.serve.conftest import Blocked, Running, Start, until
 from bothways.infer import engine
 from bothways.infer.predictor import Predictor
 from bothways.infer.quantised import Kernels
+from bothways.serve import service
 from bothways.serve.app import App
 from bothways.serve.gate import loopback_names
 from bothways.serve.limits import Limits
@@ -316,6 +317,23 @@ def test_limits_are_exact(start: Start) -> None:
     chunked = server.http.post("/v1/predict", content=iter([b"x" * 100] * 21), headers=headers)
     assert told(chunked, 413) == "the body has more than 2,000 bytes"
     assert "at most 64 are taken" in told(predict(server, {"choices": ["a"] * 65}), 422)
+    assert "at most 64 are taken" in told(predict(server, {"task": ["c"], "c": {"choices": [""] * 65}}), 422)
+
+
+def test_the_fields_of_a_record_are_limited(start: Start) -> None:
+    fields = dict.fromkeys(map(str, range(128)), 0)
+    assert "text 1 has 258 fields; at most 256 are taken" in told(
+        predict(start("mood"), {"a": fields, "b": fields}), 422
+    )
+
+
+def test_the_scores_of_a_request_are_limited(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = start("masks")
+    pieces = len(toys.predictor("masks").model.network.heads["masked"].matrix)  # type: ignore[arg-type]
+    monkeypatch.setattr(service, "MOST_SCORES", 2 * pieces)
+    assert predict(server, ["[MASK] a", "[MASK]"]).status_code == 200
+    message = told(predict(server, ["[MASK] a", "[MASK] [MASK]"]), 413)
+    assert message.startswith(f"the request asks for {3 * pieces} scores, one of each piece of the vocabulary")
 
 
 def test_the_characters_of_a_whole_request_are_limited(start: Start) -> None:
@@ -404,6 +422,18 @@ def test_a_request_whose_head_has_come_has_all_its_time(start: Start, blocked: B
             model.go.set()
             assert answered(connection, b"}]}")
             time.sleep(0.4)  # between two requests it may be kept open longer
+
+
+def test_a_client_that_takes_none_of_its_answer_is_left(start: Start) -> None:
+    server = start("mood", limits=Limits(send_s=0.2, max_request_characters=2_000_000, max_body_bytes=8 << 20))
+    body = json.dumps({"input": ["一" * 100_000] * 15}, ensure_ascii=False).encode()
+    head = f"POST /v1/tokenize HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    with socket.socket() as idle:
+        idle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        idle.connect(("127.0.0.1", server.http.base_url.port or 0))
+        idle.sendall(head.encode() + b"\r\n\r\n" + body)
+        until(lambda: server.server.server_state.total_requests)
+        until(lambda: not server.server.server_state.connections)
 
 
 def test_so_many_connections_and_no_more(start: Start) -> None:

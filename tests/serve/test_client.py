@@ -311,6 +311,37 @@ def test_half_a_text_is_not_asked_for_again(scripted: Any, waits: list[float]) -
     assert waits == []
 
 
+def test_a_text_that_ends_without_a_word_of_it(scripted: Any) -> None:
+    half = (200, {}, WRITTEN[2][: WRITTEN[2].index("event: done")])
+    with bothways.Client(scripted(half)) as client, pytest.raises(ServerError, match="ended the text without saying"):
+        list(client.generate_stream("x"))
+    with pytest.raises(ServerError, match="ended the text without saying"):
+        asyncio.run(asked_async(scripted(half), lambda one: one.generate_stream("x")))
+
+
+def test_another_kind_of_server(scripted: Any) -> None:
+    other = (200, {}, {"ok": True})
+    asked = {
+        "predictions": lambda client: client.predict("x"),
+        "texts": lambda client: client.analyze("x"),
+        "data": lambda client: client.embed("x"),
+        "results": lambda client: client.rerank("x", ["y"]),
+        "text": lambda client: client.generate("x"),
+    }
+    for name, ask in asked.items():
+        with (
+            bothways.Client(scripted(other)) as client,
+            pytest.raises(ServerError, match=f"the answer has no '{name}'; is it a server of Bothways"),
+        ):
+            ask(client)
+
+
+def test_a_proxy_that_can_not_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    with pytest.raises(ConfigError, match=r"the proxy of the environment \(ALL_PROXY, HTTPS_PROXY\) can't be used"):
+        bothways.Client("http://somewhere.example").predict("x")
+
+
 def test_what_is_wrong_is_not_tried_again(start: Start, waits: list[float]) -> None:
     with (
         bothways.Client(start("mood").url, model="other") as client,

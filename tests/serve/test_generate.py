@@ -261,8 +261,8 @@ def test_a_piece_of_a_stream_is_given_up_when_nobody_waits_for_it(start: Start) 
     assert stream.next(lambda: False)
     with pytest.raises(Stopped):
         stream.next(lambda: True)
-    for wrong in ({"stop": True}, {"stop": None}, {"self": 1}):
-        with pytest.raises(Problem, match="options"):
+    for wrong in ({"stop": True}, {"stop": None}, {"self": 1}, {"source": "b"}):
+        with pytest.raises(Problem, match=f"options: generate takes no option '{next(iter(wrong))}'"):
             Stream(served, "a", wrong)
 
 

@@ -23,6 +23,7 @@ from bothways.cli.main import main
 from bothways.cli.serve import Serve, loaded, names_of
 from bothways.errors import ConfigError
 from bothways.models.model import save
+from bothways.serve.server import listen
 
 Launch = Callable[..., tuple[subprocess.Popen[str], int]]
 
@@ -146,6 +147,9 @@ def test_what_is_wrong_is_told_in_one_line(
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
+        assert f"port {port} is taken; give another by --port" in told(capsys, folder, "--port", port)
+    with listen("127.0.0.1", 0) as loading:  # as another server does before it has loaded its models
+        port = loading.getsockname()[1]
         assert f"port {port} is taken; give another by --port" in told(capsys, folder, "--port", port)
     assert "wanted a number from 0 to 65535" in told(capsys, folder, "--port", 70000)
     assert "can't listen on 203.0.113.7" in told(capsys, folder, "--host", "203.0.113.7", "--port", 0)

@@ -140,6 +140,9 @@ def test_what_it_is_to_tell_is_told(as_records: Any) -> None:
         ([["a"], [""]], "\"label\" has '', which is no label"),
         ([["a"], [{"b": 1}]], '"label" has .*, which is no label'),
         ([["a"], None], '"label" has None, which is no label'),
+        (["a", "b", float("nan")], '"label" is nan; one label was wanted'),
+        ([["a"], [float("nan")]], '"label" has nan, which is no label'),
+        ([[], []], "no record has a label; a label is needed to learn from"),
         ([1, 2, 1.0], "the labels '1' and '1.0' are one number; write it in one way"),
     ],
 )
@@ -148,9 +151,16 @@ def test_labels_that_are_none(labels: Any, message: str, as_records: Any) -> Non
         ClassifyTask.learn(as_records([{"text": "x", "label": label} for label in labels]), ClassifySettings())
 
 
-def test_numbers_of_a_table_are_learnt_as_numbers(as_records: Any, tokenizer: Any, tmp_path: Path) -> None:
-    (tmp_path / "stars.csv").write_text("text,label\na b,1\nc,4.5\n", encoding="utf-8")
-    records = list(read_records(tmp_path / "stars.csv"))
+def test_one_label_that_some_have_is_learnt(as_records: Any) -> None:
+    records = as_records([{"text": "x", "label": ["spam"]}, {"text": "y", "label": []}])
+    task = ClassifyTask.learn(records, ClassifySettings())
+    assert (task.kind, task.labels) == ("several", ["spam"])
+
+
+@pytest.mark.parametrize("name", ["stars.csv", "STARS.CSV"])
+def test_numbers_of_a_table_are_learnt_as_numbers(name: str, tokenizer: Any, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("text,label\na b,1\nc,4.5\n", encoding="utf-8")
+    records = list(read_records(tmp_path / name))
     task = ClassifyTask.learn(records, ClassifySettings())
     encoded = task.encode(records, tokenizer, max_length=16, labelled=True)
     assert [one.examples[0].reads["label"].labels.tolist() for one in encoded] == [[[1.0]], [[4.5]]]  # type: ignore[union-attr]

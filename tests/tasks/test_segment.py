@@ -282,6 +282,8 @@ def test_options_that_cannot_be(options: dict[str, Any], kind: type[Exception], 
         ({"words": [" "]}, '"words" holds no word'),
         ({"words": "我"}, "'words' is a string ('我'), wanted a list of strings"),
         ({"text": "我"}, "no field 'words'"),
+        ({"tokens": ["\u3000", " "], "tags": ["S", "S"]}, '"tokens" holds no token'),
+        ({"tokens": ["我", ""], "tags": ["S", "S"]}, 'token 2 of "tokens" is empty'),
     ],
 )
 def test_what_cannot_be_learnt_from_is_told(bad: Any, fragment: str, as_records: Any, tokenizer: Any) -> None:

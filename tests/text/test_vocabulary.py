@@ -125,6 +125,17 @@ def test_a_size_that_is_too_small_names_the_smallest() -> None:
         learn_vocabulary(ENGLISH * 3, smallest - 1, alphabet_limit=100)
 
 
+def test_the_smallest_size_counts_what_a_larger_one_takes() -> None:
+    """Half of the size may be characters, and each of these has a form inside words."""
+    words = [f"{chr(0xAC00 + n)}{chr(0xAC00 + n)}" for n in range(400)]
+    with pytest.raises(ConfigError, match=r"a vocabulary of 500 is too small") as e:
+        learn_vocabulary(words * 2, 500, lowercase=False)
+    smallest = int(str(e.value).split("a size of ")[1].split()[0])
+    assert len(learn_vocabulary(words * 2, smallest, lowercase=False)) == smallest
+    with pytest.raises(ConfigError):
+        learn_vocabulary(words * 2, smallest - 1, lowercase=False)
+
+
 @pytest.mark.parametrize("entry", ["a\nb", "", "a\ud83d"])
 def test_a_required_entry_must_fit_on_a_line(entry: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(f"required vocabulary entry {entry!r}")):

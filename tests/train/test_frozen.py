@@ -207,11 +207,18 @@ def test_kept_vectors_are_those_computed_anew(
     assert {**kept.scores, "seconds": 0} == pytest.approx({**anew.scores, "seconds": 0})
 
 
-@pytest.mark.parametrize("settings", [{"epochs": 1}, {"minutes": 0.01}])
-def test_nothing_is_kept_for_once(settings: dict[str, Any], frozen, capfd):
-    """Nor where minutes are counted, which the vectors' would not be of."""
-    frozen("classify", quiet=False, **settings)
+def test_nothing_is_kept_for_once(frozen, capfd):
+    frozen("classify", quiet=False, epochs=1)
     assert "vectors" not in capfd.readouterr().err
+
+
+def test_minutes_are_also_those_of_what_is_kept(frozen, capfd, monkeypatch):
+    """What the vectors took is not there for steps."""
+    asked = []
+    monkeypatch.setattr(finetuning, "steps_in", lambda minutes, training: asked.append(minutes) or 3)
+    frozen("classify", quiet=False, minutes=5)
+    assert "the encoder's vectors are computed once and kept" in capfd.readouterr().err
+    assert 4 < asked[0] < 5
 
 
 def test_what_can_not_be_kept(tiny):

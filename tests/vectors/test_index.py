@@ -158,7 +158,10 @@ def test_what_is_without_an_id_is_numbered_on(embedder, jsonl, tmp_path):
     assert Index(index).ids == ["1", "4", "5", "6", "7", "8"]
     assert change_index(index, embedder, data=jsonl([{"id": 10, "text": "cold"}]), **change).added == 1
     change_index(index, embedder, data=jsonl([{"text": "x"}, {"text": "y"}]), **change)
-    assert Index(index).ids[6:] == ["10", "9", "11"]
+    assert Index(index).ids[6:] == ["10", "11", "12"]
+    change_index(index, embedder, delete=["12"], **change)  # a number is not given again
+    change_index(index, embedder, data=jsonl([{"text": "z"}]), **change)
+    assert Index(index).ids[6:] == ["10", "11", "13"]
 
 
 def test_nothing_is_left_behind_where_all_would_be_deleted(made, embedder):
@@ -389,6 +392,12 @@ def test_numbers_that_a_float_has_not(embedder, jsonl, tmp_path, where, ending):
     (hits,) = search(Index(tmp_path / "index"), embedder, ["film"], where={"n": where})
     assert [hit["id"] for hit in hits] == ["a"]
     assert search(Index(tmp_path / "index"), embedder, ["film"], where={"n": f"!={LARGE}"}) == [[]]
+
+
+def test_numbers_that_a_float_has_not_beside_one(embedder, jsonl, tmp_path):
+    data = jsonl([{"id": "a", "text": "film", "n": LARGE}, {"id": "b", "text": "town", "n": 1.5}])
+    change_index(tmp_path / "index", embedder, data=data, made_by={}, quiet=True)
+    assert [record["n"] for record in Index(tmp_path / "index").records([0, 1])] == [str(LARGE), "1.5"]
 
 
 @pytest.mark.parametrize(("where", "wanted"), [("True", {"a"}), ("true", {"a"}), ("!=TRUE", {"b"}), ("False", {"b"})])

@@ -48,26 +48,24 @@ def run(argv: list[str]) -> int:
     """Do it, and print the table."""
     wanted = config.load(ClusterVerb, argv, prog="bothways cluster")
     from bothways.infer.predictor import load
-    from bothways.train.stopping import stopped_at_once
     from bothways.vectors.cluster import NOISE, cluster_file
     from bothways.vectors.embed import identity_of
 
     model = load(wanted.model, device=wanted.common.device)
     options: dict[str, Any] = {"layers": wanted.layers, "pooling": wanted.pooling}
     embedder = model.embedder(**options)
-    with stopped_at_once():
-        found = cluster_file(
-            embedder,
-            wanted.data,
-            wanted.out,
-            identity={**options, **identity_of(embedder)},
-            clusters=wanted.clusters,
-            method=wanted.method,
-            min_size=wanted.min_size,
-            columns=wanted.columns,
-            seed=wanted.common.seed,
-            quiet=wanted.common.quiet,
-        )
+    found = cluster_file(
+        embedder,
+        wanted.data,
+        wanted.out,
+        identity={**options, **identity_of(embedder)},
+        clusters=wanted.clusters,
+        method=wanted.method,
+        min_size=wanted.min_size,
+        columns=wanted.columns,
+        seed=wanted.common.seed,
+        quiet=wanted.common.quiet,
+    )
     if wanted.json:
         count = sum(one.number != NOISE for one in found.clusters)
         told = {"clusters": count, **found.scores, **found.counts, "told": found.told}

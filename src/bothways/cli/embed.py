@@ -51,7 +51,6 @@ def run(argv: list[str]) -> int:
     wanted = config.load(Embed, argv, prog="bothways embed")
     from bothways.infer.predictor import load
     from bothways.tasks.embed import PARTS
-    from bothways.train.stopping import stopped_at_once
     from bothways.vectors.embed import check_out, embed_file, files_of, identity_of
 
     check_out(wanted.out, parted=wanted.level in PARTS)
@@ -76,16 +75,15 @@ def run(argv: list[str]) -> int:
     identity = {**options, **identity_of(predictor)}
     if segmenter is not None:
         identity["words"] = files_of(segmenter.model.folder)
-    with stopped_at_once():
-        done = embed_file(
-            predictor,
-            wanted.data,
-            wanted.out,
-            identity=identity,
-            columns=wanted.columns,
-            segmenter=segmenter,
-            quiet=wanted.common.quiet,
-        )
+    done = embed_file(
+        predictor,
+        wanted.data,
+        wanted.out,
+        identity=identity,
+        columns=wanted.columns,
+        segmenter=segmenter,
+        quiet=wanted.common.quiet,
+    )
     if not wanted.common.quiet:
         reused = f", {done.reused:,} of them from an earlier run" if done.reused else ""
         print(f"{done.records:,} records{reused}, vectors of {done.width} numbers, in {wanted.out}")

@@ -51,7 +51,6 @@ def run(argv: list[str]) -> int:
     wanted = config.load(IndexVerb, argv, prog="bothways index")
     from bothways.infer.predictor import load
     from bothways.models.hub import BUILTIN
-    from bothways.train.stopping import stopped_at_once
     from bothways.vectors.index import MANIFEST, embedder_of, made_by, read_manifest
     from bothways.vectors.indexing import change_index
 
@@ -66,18 +65,17 @@ def run(argv: list[str]) -> int:
         options = manifest["made_by"]["options"]
     name = wanted.model or manifest.get("model") or "builtin"
     model = load(name, device=wanted.common.device)
-    with stopped_at_once():
-        changed = change_index(
-            wanted.out,
-            embedder_of(model, options, "document"),
-            data=wanted.data,
-            columns=wanted.columns,
-            delete=wanted.delete,
-            made_by=made_by(model, options),
-            model=name if name == BUILTIN or not Path(name).exists() else str(Path(name).resolve()),
-            keywords=None if wanted.keywords else False,
-            quiet=wanted.common.quiet,
-        )
+    changed = change_index(
+        wanted.out,
+        embedder_of(model, options, "document"),
+        data=wanted.data,
+        columns=wanted.columns,
+        delete=wanted.delete,
+        made_by=made_by(model, options),
+        model=name if name == BUILTIN or not Path(name).exists() else str(Path(name).resolve()),
+        keywords=None if wanted.keywords else False,
+        quiet=wanted.common.quiet,
+    )
     if not wanted.common.quiet:
         done = [f"{count:,} {what}" for what in ("added", "replaced", "deleted") if (count := getattr(changed, what))]
         print(f"{changed.records:,} records in {wanted.out} ({', '.join(done)})")

@@ -94,18 +94,20 @@ def _model(folder: Path) -> dict[str, Any]:
     """A model's task, shape and files."""
     from bothways.models.files import read_json
     from bothways.models.model import count_parameters
-    from bothways.models.reading import ADVICE, read_config
+    from bothways.models.reading import ADVICE, read_config, saved_class
     from bothways.models.weights import weight_types
 
     shape, raw = read_config(folder)
     own = read_json(folder / "bothways.json") if (folder / "bothways.json").is_file() else {}
     task = own.get("task")
     names = raw.get("id2label")
-    labels = own.get(str(task), {}).get("labels") or (list(names.values()) if isinstance(names, dict) else [])
+    about = own.get(str(task))
+    labels = about.get("labels") if isinstance(about, dict) else None
+    labels = labels or (list(names.values()) if isinstance(names, dict) else [])
     return {
         "kind": "model",
         "folder": str(folder),
-        "architecture": (raw.get("architectures") or ["BertModel"])[0],
+        "architecture": saved_class(raw),
         "task": task,
         **({"labels": labels} if labels else {}),
         "layers": shape.num_hidden_layers,

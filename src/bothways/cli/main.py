@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 from bothways import __version__
 from bothways.errors import BothwaysError
+from bothways.train.stopping import stopped_at_once
 
 VERBS = {
     "demo": "train, score and use a small model, start to finish",
@@ -117,7 +118,8 @@ def _dispatch(words: list[str]) -> int:
         near = difflib.get_close_matches(verb, VERBS, 1)
         hint = f"did you mean {near[0]}?" if near else f"verbs are {', '.join(VERBS)}"
         raise BothwaysError(f"unknown verb {verb!r}; {hint}")
-    return importlib.import_module(f"bothways.cli.{verb}").run(words[1:])
+    with stopped_at_once():  # so that what was written half is removed
+        return importlib.import_module(f"bothways.cli.{verb}").run(words[1:])
 
 
 def _help() -> str:

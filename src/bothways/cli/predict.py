@@ -157,8 +157,8 @@ def _there(wanted: Predict, url: str) -> Iterator[Any]:
     from bothways.serve.client import Client
     from bothways.tasks.dictionary import read_dictionary
 
-    given = {**wanted.segment, **wanted.qa, **wanted.generate}
-    options = {name: from_words(name.replace("-", "_"), value) for name, value in given.items()}
+    given = {name.replace("-", "_"): value for name, value in (wanted.segment | wanted.qa | wanted.generate).items()}
+    options = {name: from_words(name, value) for name, value in given.items()}
     if wanted.generate and wanted.common.seed:  # else it may be no model that writes
         options.setdefault("seed", wanted.common.seed)
     if "dictionary" in wanted.segment:  # a file of ours, which the server can't read

@@ -34,9 +34,11 @@ class Vocab:
 def run(argv: list[str]) -> int:
     """Learn it and write it."""
     wanted = config.load(Vocab, argv, prog="bothways vocab")
-    if wanted.out.exists() and (not wanted.out.is_dir() or any(wanted.out.iterdir())):
-        raise ConfigError(f"--out {wanted.out} exists already; give another folder, or remove it first")
     from bothways.data.vocabulary import learn_tokenizer
+    from bothways.data.whole import taken
+
+    if reason := taken(wanted.out):
+        raise ConfigError(f"--out {reason}")
 
     tokenizer = learn_tokenizer(wanted.text, wanted.size, lowercase=wanted.lowercase, columns=wanted.columns)
     _save(tokenizer, wanted.out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import types
@@ -131,7 +132,8 @@ def convert(value: Any, kind: Any) -> Any:
     elif origin is dict and isinstance(value, dict):
         return {key: convert(item, arguments[1]) for key, item in value.items()}
     elif kind is float and type(value) is int:
-        return float(value)
+        with contextlib.suppress(OverflowError):
+            return float(value)
     elif kind is Path and isinstance(value, str | Path):
         return Path(value)
     elif type(value) is kind:

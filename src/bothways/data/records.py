@@ -18,6 +18,7 @@ from bothways.errors import DataError
 
 __all__ = ["READERS", "Record", "read_records", "require"]
 
+_NOTHING = object()  # a record may be None by mistake, which is to be told
 Source = str | Path | Iterable[Path] | Iterable[Mapping[str, Any] | str]
 
 
@@ -64,13 +65,13 @@ def _records(source: Source, columns: Mapping[str, str]) -> Iterator[Record]:
     if isinstance(source, Mapping):
         raise DataError(f"found one object with {listed(map(str, source))}, wanted a list of records: put it in [ ]")
     items = iter(source)
-    first = next(items, None)
+    first = next(items, _NOTHING)
     if isinstance(first, Path):
         # All names are looked at before the first file is read, which may take long.
         paths = [_known(_path(item)) for item in chain([first], items)]
         for path in paths:
             yield from _file(path, columns)
-    elif first is not None:
+    elif first is not _NOTHING:
         for number, item in enumerate(chain([first], items), 1):
             yield _given(item, number)
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from bothways.batch import mix_seed
 from bothways.data.tokenizing import DOCUMENT_END, SENTENCE_END, Tokenised
+from bothways.data.whole import whole
 from bothways.errors import DataError
 
 FORMAT = 1
@@ -77,24 +78,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     """Put `manifest.json` in place, whole or not at all."""
-    unfinished = folder / "manifest.json.tmp"
-    with unfinished.open("w", encoding="utf-8") as file:
+    with whole(folder / "manifest.json") as part, part.open("w", encoding="utf-8") as file:
         json.dump(manifest, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(folder / "manifest.json")
-    with contextlib.suppress(OSError):  # a folder cannot be opened everywhere
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def clear_unfinished(folder: Path) -> None:
     """Remove what an interrupted build left, and nothing else."""
     for path in folder.iterdir() if folder.is_dir() else ():
-        if re.fullmatch(r"\d+\.(ids|flags)\.npy|manifest\.json\.tmp", path.name):
+        if re.fullmatch(r"\d+\.(ids|flags)\.npy|\.manifest\.json\.part-\d+", path.name):
             path.unlink()
 
 

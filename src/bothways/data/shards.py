@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +25,8 @@ from bothways.data.shard_files import (
     shard_paths,
     write_manifest,
 )
-from bothways.data.tokenizing import Texts, tokenise_all
+from bothways.data.tokenizing import Texts, Tokenised, tokenise_all
+from bothways.data.whole import beside, held
 from bothways.errors import ConfigError, DataError
 from bothways.text.tokenizer import Tokenizer
 
@@ -92,7 +93,7 @@ def build_shards(
 
     Raises:
         DataError: no text; a source cannot be read; `out` holds other shards or damaged ones; the disk is full.
-        ConfigError: `workers` or `shard_tokens` below 1.
+        ConfigError: `workers` or `shard_tokens` below 1, or another process is building there.
     """
     if workers is not None and workers < 1:
         raise ConfigError(f"workers is {workers}; wanted 1 or more")
@@ -106,17 +107,37 @@ def build_shards(
         "settings": {"chinese_words": chinese_words, "shard_tokens": shard_tokens, "columns": dict(columns or {})},
         "sources": [{"path": str(file), "bytes": file.stat().st_size, "sha256": file_hash(file)} for file in files],
     }
-    if (out / "manifest.json").exists():
-        _refuse_other(request, read_manifest(out), out)
-        return open_shards(out)
+    finished = out / "manifest.json"
+    try:
+        if not finished.exists():
+            with held(beside(out, "building")):  # several runs may share a folder, and begin at one time
+                if not finished.exists():
+                    tokenised = tokenise_all(
+                        _batches(document.paragraphs for document in documents(files, columns=columns)),
+                        tokenizer,
+                        chinese_words=chinese_words,
+                        workers=workers or (1 if size < SMALL_INPUT else available_cores()),
+                    )
+                    number = min(MOST_SHARDS, max(1, round(size / BYTES_A_TOKEN / shard_tokens)))
+                    _write(tokenised, tokenizer, out, number, request, progress)
+                    return open_shards(out, verify=False)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "free some space or name another folder" if full else "name another folder"
+        raise DataError(f"cannot build shards: {error.strerror or error}; {remedy}", path=out) from error
+    _refuse_other(request, read_manifest(out), out)
+    return open_shards(out)
 
-    tokenised = tokenise_all(
-        _batches(document.paragraphs for document in documents(files, columns=columns)),
-        tokenizer,
-        chinese_words=chinese_words,
-        workers=workers or (1 if size < SMALL_INPUT else available_cores()),
-    )
-    number = min(MOST_SHARDS, max(1, round(size / BYTES_A_TOKEN / shard_tokens)))
+
+def _write(
+    tokenised: Generator[Tokenised, None, None],
+    tokenizer: Tokenizer,
+    out: Path,
+    number: int,
+    request: Mapping[str, Any],
+    progress: Callable[[Counts], None] | None,
+) -> None:
+    """Deal what has been tokenised over so many shards; nothing is left of them if that fails."""
     dtype = np.dtype(np.uint16 if tokenizer.size <= 1 << 16 else np.uint32)
     try:
         clear_unfinished(out)
@@ -126,19 +147,15 @@ def build_shards(
                 if progress:
                     progress(writer.counts)
             if not writer.counts.tokens:
-                names = f"{files[0]}{' and other files' if len(files) > 1 else ''}"
+                sources = request["sources"]
+                names = f"{sources[0]['path']}{' and other files' if len(sources) > 1 else ''}"
                 empty = writer.counts.empty_documents
                 raise DataError(f"no text to learn from in {names}: {empty} documents without a token")
             write_manifest(out, {**request, "counts": asdict(writer.counts), "shards": writer.close()})
-    except BaseException as error:
+    except BaseException:
         with contextlib.suppress(OSError):
             clear_unfinished(out)
-        if isinstance(error, OSError):
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            remedy = "free some space or name another folder" if full else "name another folder"
-            raise DataError(f"cannot build shards: {error.strerror or error}; {remedy}", path=out) from error
         raise
-    return open_shards(out, verify=False)
 
 
 def open_shards(folder: str | Path, *, verify: bool = True) -> Shards:

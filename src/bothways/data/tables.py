@@ -6,12 +6,15 @@ import csv
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bothways.data.files import check_file, open_text
 from bothways.data.messages import listed, shown
 from bothways.data.record import Record
 from bothways.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow
 
 ROWS = 256  # of a Parquet file held as Python objects at a time
 
@@ -77,13 +80,25 @@ def read_parquet(path: Path) -> Iterator[Record]:
         with parquet.ParquetFile(check_file(path), pre_buffer=False, page_checksum_verification=True) as file:
             _no_twins(file.schema_arrow.names, path, None)
             for batch in file.iter_batches(batch_size=ROWS):
-                for fields in batch.to_pylist():
+                for fields in _dates_spelt(batch).to_pylist():
                     row += 1
                     yield Record(_plain(fields), str(path), row)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = shown((str(error).splitlines() or [type(error).__name__])[0], 160)
         where = f"damaged after row {row}" if row else "not a Parquet file, or damaged"
         raise DataError(f"{where}: {reason}: write the file again", path=path) from None
+
+
+def _dates_spelt(batch: pyarrow.RecordBatch) -> pyarrow.RecordBatch:
+    """Dates and times as text, as a .csv has them: Python holds neither nanoseconds nor the year 10000."""
+    from pyarrow import types
+
+    for place, field in enumerate(batch.schema):
+        if types.is_timestamp(field.type) or types.is_date(field.type) or types.is_time(field.type):
+            batch = batch.set_column(place, field.name, batch.column(place).cast("string"))
+        elif types.is_duration(field.type):
+            batch = batch.set_column(place, field.name, batch.column(place).cast("int64"))
+    return batch
 
 
 def _plain(value: Any) -> Any:

@@ -111,7 +111,7 @@ def _start_worker(folder: str, chinese_words: bool) -> subprocess.Popen[bytes]:
     command = "import sys; from bothways.data.tokenizing import serve_worker; serve_worker(*sys.argv[1:])"
     path = os.pathsep.join(entry for entry in sys.path if entry)
     return subprocess.Popen(
-        [sys.executable, "-c", command, folder, "chinese" if chinese_words else ""],
+        [sys.executable, "-P", "-c", command, folder, "chinese" if chinese_words else ""],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"},

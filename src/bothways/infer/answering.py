@@ -17,12 +17,13 @@ from bothways.data.records import read_records
 from bothways.data.repeats import repeated
 from bothways.errors import ConfigError, DataError, ModelError
 from bothways.infer.devices import AnswerPrecision, pick_answer_precision, pick_device
-from bothways.infer.engine import Engine
+from bothways.infer.engine import Engine, scores_of
 from bothways.infer.inputs import Input, meanwhile, records_of
 from bothways.models.model import Model
 from bothways.tasks.base import Answer, Coverage, Encoded
 
 CHUNK = 2048  # records encoded, sorted by length and answered together: enough for full batches, flat memory
+MOST_SCORES = 1 << 26  # held at once: a quarter of a gigabyte
 SHORTEST = 3  # tokens of a sequence that holds any text
 
 
@@ -101,8 +102,21 @@ class Answering:
 
     def answer(self, records: Sequence[Record], encoded: Sequence[Encoded]) -> list[dict[str, Any]]:
         """Predictions for encoded records; each says how many of its tokens were read."""
-        answers = self.engine.answers([example for one in encoded for example in one.examples])
-        return self.decode(records, encoded, answers)
+        predictions: list[dict[str, Any]] = []
+        while len(predictions) < len(encoded):
+            some = slice(len(predictions), len(predictions) + self._together(encoded[len(predictions) :]))
+            answers = self.engine.answers([example for one in encoded[some] for example in one.examples])
+            predictions += self.decode(records[some], encoded[some], answers)
+        return predictions
+
+    def _together(self, encoded: Sequence[Encoded]) -> int:
+        """How many of them, at least one, have no more scores than are held at once."""
+        scores = 0
+        for number, one in enumerate(encoded):
+            scores += scores_of(self.model.network, one.examples)
+            if number and scores > MOST_SCORES:
+                return number
+        return len(encoded)
 
     def decode(
         self, records: Sequence[Record], encoded: Sequence[Encoded], answers: Sequence[Answer]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -18,6 +18,7 @@ from bothways.infer.generation import written
 from bothways.infer.prepared import prepare, prepare_writing
 from bothways.infer.quantised import Kernels, fused_kernels
 from bothways.nn.decoding import Stop
+from bothways.nn.heads import MaskedHead
 from bothways.nn.network import Network
 from bothways.tasks.base import Answer, count_by_example
 
@@ -195,6 +196,13 @@ def _side_by_side(threads: int) -> ThreadPoolExecutor:
         waiting.result()
     torch.set_num_threads(threads)
     return pool
+
+
+def scores_of(network: Network, examples: Iterable[Example]) -> int:
+    """About how many numbers the answers have: that of a mask is a score of each piece, all others' are few."""
+    pieces = {name: len(head.matrix) for name, head in network.heads.items() if isinstance(head, MaskedHead)}
+    read = (item for one in examples if one.decoding is None for item in one.reads.items())
+    return sum(len(rows.rows) * pieces.get(name, 1) for name, rows in read)
 
 
 def weight(example: Example) -> int:

@@ -104,6 +104,12 @@ def _download(name: str, missing: str) -> Path:
         ) from None
     except HFValidationError:
         raise ModelError(f"{name}: there is no such model folder") from None
+    except Exception as error:  # a proxy or a mirror's address that its HTTP client can't use
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        raise ModelError(
+            f"{name}: {missing}, and the hub can't be asked ({reason}); "
+            "check HF_ENDPOINT (https://…) and the proxy (HTTPS_PROXY, ALL_PROXY), or give a folder"
+        ) from None
     if not any(folder.glob("*.safetensors")) and (pickle := _pickle_of(name)) is not None:
         raise ModelError(
             f"{name}: its only weights on the hub are {pickle}, a pickle, which can run code when it is opened, so "

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bothways.data.messages import nearest
-from bothways.data.whole import whole
+from bothways.data.whole import taken, whole
 from bothways.errors import BothwaysError, ConfigError, ModelError
 from bothways.models.conversion import Layers, name_in_file, to_theirs
 from bothways.models.hub import locate
@@ -318,8 +318,8 @@ def save(model: Model, folder: str | Path, *, card: str = "", compact: bool = Fa
         OSError: the disk is full, or may not be written to; nothing is left half-written.
     """
     folder = Path(folder)
-    if folder.is_symlink() or folder.is_file() or (folder.exists() and any(folder.iterdir())):
-        raise ModelError(f"{folder} exists already; give another folder, or remove it first")
+    if reason := taken(folder):
+        raise ModelError(reason)
     with whole(folder) as part:
         part.mkdir()
         _write(model, part, card, compact)

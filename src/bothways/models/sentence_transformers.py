@@ -51,7 +51,7 @@ def sentence_task(folder: Path) -> EmbedTask:
     if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
         raise ModelError(f"{path}: prompts must be texts by name")
     default = config.get("default_prompt_name")
-    if default is not None and default not in prompts:
+    if default is not None and (not isinstance(default, str) or default not in prompts):
         raise ModelError(f"{path}: default_prompt_name is {shorten(default)}, but there is no such prompt")
     try:
         settings = EmbedSettings(pooling=pooling, normalize=len(kinds) == 3, max_length=_max_length(folder))
@@ -67,7 +67,7 @@ def _pooling(folder: Path, place: str) -> Pooling:
         raise ModelError(f"{folder / MODULES}: the path {shorten(place)} leads out of the folder")
     config = read_json(path)
     found: Any = config.get("pooling_mode") or [mode for name, mode in _MODES.items() if config.get(name)] or ["mean"]
-    modes = [found] if isinstance(found, str) else list(found)
+    modes = found if isinstance(found, list) else [found]
     if modes not in (["mean"], ["cls"], ["max"]):
         raise ModelError(f"{path}: pooling is {shorten(modes)}; Bothways pools by one of mean, cls, max")
     if config.get("include_prompt") is False:

@@ -46,6 +46,7 @@ class App:
             ]
         )
         self._workers, self._warm = workers, False
+        self.computing = False  # whether a model's thread was still at work when all had been closed
         self.api = FastAPI(
             title="Bothways",
             version=__version__,
@@ -80,7 +81,7 @@ class App:
         warming.cancel()
         self.stop()
         for served in self.models.all:
-            await asyncio.to_thread(served.batcher.close, 0.1 if self.gate.cut else 5.0)
+            self.computing |= not await asyncio.to_thread(served.batcher.close, 0.1 if self.gate.cut else 5.0)
         self._workers.shutdown(wait=False, cancel_futures=True)
 
     async def _warm_up(self) -> None:

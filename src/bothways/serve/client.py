@@ -114,6 +114,17 @@ class _Client:
         except httpx2.TransportError as error:
             raise ServerError(f"{self.url} broke off ({type(error).__name__}); ask again") from None
 
+    def _ended_early(self) -> ServerError:
+        return ServerError(f"{self.url} ended the text without saying that it is whole; ask again")
+
+    @contextlib.contextmanager
+    def _opening(self) -> Iterator[None]:
+        """A proxy that the HTTP client has no package for, as an error that names it."""
+        try:
+            yield
+        except ImportError as error:
+            raise ConfigError(f"the proxy of the environment (ALL_PROXY, HTTPS_PROXY) can't be used: {error}") from None
+
 
 def _host(url: str) -> str:
     """Whom the URL names.
@@ -143,21 +154,24 @@ def _seconds(retry_after: str | None) -> float | None:
         return None
 
 
-def _read(response: httpx2.Response) -> Any:
-    """The answer.
+def _read(response: httpx2.Response, told: str | None = None) -> Any:
+    """The answer, which has `told` in it.
 
     Raises:
-        ServerError: it is an error, told in the server's words.
+        ServerError: it is an error, told in the server's words; or none of Bothways's.
     """
     try:
         value = response.json()
     except ValueError:
         value = None
+    place = response.url.copy_with(query=None)
     if response.status_code == 200 and value is not None:
+        if told is not None and not (isinstance(value, dict) and told in value):
+            raise ServerError(f"{place}: the answer has no {told!r}; is it a server of Bothways?")
         return value
     error = value.get("error") if isinstance(value, dict) else None
     message = error.get("message") if isinstance(error, dict) else f"it answered {response.status_code}"
-    raise ServerError(f"{response.url.copy_with(query=None)}: {message}", status=response.status_code)
+    raise ServerError(f"{place}: {message}", status=response.status_code)
 
 
 def _vectors(answer: Any) -> np.ndarray:
@@ -245,7 +259,8 @@ class Client(_Client):
     def _open(self) -> httpx2.Client:
         """The connections, opened when they are first needed."""
         if self._http is None:
-            self._http = httpx2.Client(**self._options)
+            with self._opening():
+                self._http = httpx2.Client(**self._options)
         return self._http
 
     def close(self) -> None:
@@ -274,17 +289,17 @@ class Client(_Client):
             raise self._unreachable(failure or RuntimeError())
         return response
 
-    def _ask(self, method: str, path: str, body: Any = None) -> Any:
-        return _read(self._answer(method, path, body))
+    def _ask(self, method: str, path: str, body: Any = None, *, told: str) -> Any:
+        return _read(self._answer(method, path, body), told)
 
-    def _in_parts(self, path: str, name: str, inputs: Iterable[Any], **fields: Any) -> Iterator[Any]:
+    def _in_parts(self, path: str, name: str, inputs: Iterable[Any], *, told: str, **fields: Any) -> Iterator[Any]:
         """The answers to the inputs, so many at a time as the server takes, in order."""
         for some in _parted(inputs):
             parts = [some]
             while parts:
                 part = parts.pop()
                 try:
-                    answer = self._ask("POST", path, self._body(**{name: part}, **fields))
+                    answer = self._ask("POST", path, self._body(**{name: part}, **fields), told=told)
                 except ServerError as error:
                     parts += _halves(part, error)
                 else:
@@ -292,7 +307,7 @@ class Client(_Client):
 
     def models(self) -> list[dict[str, Any]]:
         """The loaded models, and what each can do."""
-        return self._ask("GET", "/v1/models")["data"]
+        return self._ask("GET", "/v1/models", told="data")["data"]
 
     def predict(self, inputs: str | Mapping[str, Any] | Sequence[Input], **options: Any) -> list[dict[str, Any]]:
         """A prediction for each text, pair or record, in order; one that can't be read has {"error": …}.
@@ -304,29 +319,31 @@ class Client(_Client):
 
     def stream(self, inputs: str | Mapping[str, Any] | Iterable[Input], **options: Any) -> Iterator[dict[str, Any]]:
         """As `predict`, however many inputs there are: some are sent at a time, fewer where the server takes fewer."""
-        for answer in self._in_parts("/v1/predict", "inputs", inputs, options=options):
+        for answer in self._in_parts("/v1/predict", "inputs", inputs, told="predictions", options=options):
             yield from answer["predictions"]
 
     def embed(self, texts: str | Sequence[str]) -> np.ndarray:
         """A vector for each text, (texts, width) float32; a string is one text."""
-        answers = self._in_parts("/v1/embeddings", "input", texts, encoding_format="base64")
+        answers = self._in_parts("/v1/embeddings", "input", texts, told="data", encoding_format="base64")
         parts = [_vectors(answer) for answer in answers]
         return np.concatenate(parts) if parts else self.embed("a")[:0]  # only a vector tells their width
 
     def analyze(self, texts: str | Sequence[str], **options: Any) -> list[dict[str, Any]]:
         """Words, parts of speech, entities and labels of each text, by all heads; a string is one text."""
-        answers = self._in_parts("/v1/analyze", "input", texts, options=options)
+        answers = self._in_parts("/v1/analyze", "input", texts, told="texts", options=options)
         return [found for answer in answers for found in answer["texts"]]
 
     def rerank(self, query: str, documents: str | Sequence[str], *, top_n: int | None = None) -> list[dict[str, Any]]:
         """Documents by how well they fit the query, the best first: {"index", "relevance_score"}; a string is one."""
         if not (given := [documents] if isinstance(documents, str) else list(documents)):
             return []
-        return self._ask("POST", "/v1/rerank", self._body(query=query, documents=given, top_n=top_n))["results"]
+        body = self._body(query=query, documents=given, top_n=top_n)
+        return self._ask("POST", "/v1/rerank", body, told="results")["results"]
 
     def generate(self, source: str, **options: Any) -> dict[str, Any]:
         """The text written from a source, whole."""
-        return self._ask("POST", "/v1/generate", self._body(input=source, stream=False, options=options))
+        body = self._body(input=source, stream=False, options=options)
+        return self._ask("POST", "/v1/generate", body, told="text")
 
     def generate_stream(self, source: str, **options: Any) -> Iterator[str]:
         """The same in pieces, as they are written; a UserWarning at the end of a text that was cut at max_length."""
@@ -344,6 +361,7 @@ class Client(_Client):
                     return
                 yield piece
                 event = []
+            raise self._ended_early()
 
 
 class AsyncClient(_Client):
@@ -363,7 +381,8 @@ class AsyncClient(_Client):
         """As `Client`'s; anew in another event loop, for connections end with the loop that opened them."""
         loop = get_running_loop()
         if self._http is None or self._loop is not loop:
-            self._http, self._loop = httpx2.AsyncClient(**self._options), loop
+            with self._opening():
+                self._http, self._loop = httpx2.AsyncClient(**self._options), loop
         return self._http
 
     async def close(self) -> None:
@@ -391,16 +410,18 @@ class AsyncClient(_Client):
             raise self._unreachable(failure or RuntimeError())
         return response
 
-    async def _ask(self, method: str, path: str, body: Any = None) -> Any:
-        return _read(await self._answer(method, path, body))
+    async def _ask(self, method: str, path: str, body: Any = None, *, told: str) -> Any:
+        return _read(await self._answer(method, path, body), told)
 
-    async def _in_parts(self, path: str, name: str, inputs: Iterable[Any], **fields: Any) -> AsyncIterator[Any]:
+    async def _in_parts(
+        self, path: str, name: str, inputs: Iterable[Any], *, told: str, **fields: Any
+    ) -> AsyncIterator[Any]:
         for some in _parted(inputs):
             parts = [some]
             while parts:
                 part = parts.pop()
                 try:
-                    answer = await self._ask("POST", path, self._body(**{name: part}, **fields))
+                    answer = await self._ask("POST", path, self._body(**{name: part}, **fields), told=told)
                 except ServerError as error:
                     parts += _halves(part, error)
                 else:
@@ -408,7 +429,7 @@ class AsyncClient(_Client):
 
     async def models(self) -> list[dict[str, Any]]:
         """As `Client.models`."""
-        return (await self._ask("GET", "/v1/models"))["data"]
+        return (await self._ask("GET", "/v1/models", told="data"))["data"]
 
     async def predict(self, inputs: str | Mapping[str, Any] | Sequence[Input], **options: Any) -> list[dict[str, Any]]:
         """As `Client.predict`."""
@@ -418,19 +439,19 @@ class AsyncClient(_Client):
         self, inputs: str | Mapping[str, Any] | Iterable[Input], **options: Any
     ) -> AsyncIterator[dict[str, Any]]:
         """As `Client.stream`."""
-        async for answer in self._in_parts("/v1/predict", "inputs", inputs, options=options):
+        async for answer in self._in_parts("/v1/predict", "inputs", inputs, told="predictions", options=options):
             for one in answer["predictions"]:
                 yield one
 
     async def embed(self, texts: str | Sequence[str]) -> np.ndarray:
         """As `Client.embed`."""
-        answers = self._in_parts("/v1/embeddings", "input", texts, encoding_format="base64")
+        answers = self._in_parts("/v1/embeddings", "input", texts, told="data", encoding_format="base64")
         parts = [_vectors(answer) async for answer in answers]
         return np.concatenate(parts) if parts else (await self.embed("a"))[:0]
 
     async def analyze(self, texts: str | Sequence[str], **options: Any) -> list[dict[str, Any]]:
         """As `Client.analyze`."""
-        answers = self._in_parts("/v1/analyze", "input", texts, options=options)
+        answers = self._in_parts("/v1/analyze", "input", texts, told="texts", options=options)
         return [found async for answer in answers for found in answer["texts"]]
 
     async def rerank(
@@ -439,11 +460,13 @@ class AsyncClient(_Client):
         """As `Client.rerank`."""
         if not (given := [documents] if isinstance(documents, str) else list(documents)):
             return []
-        return (await self._ask("POST", "/v1/rerank", self._body(query=query, documents=given, top_n=top_n)))["results"]
+        body = self._body(query=query, documents=given, top_n=top_n)
+        return (await self._ask("POST", "/v1/rerank", body, told="results"))["results"]
 
     async def generate(self, source: str, **options: Any) -> dict[str, Any]:
         """As `Client.generate`."""
-        return await self._ask("POST", "/v1/generate", self._body(input=source, stream=False, options=options))
+        body = self._body(input=source, stream=False, options=options)
+        return await self._ask("POST", "/v1/generate", body, told="text")
 
     async def generate_stream(self, source: str, **options: Any) -> AsyncIterator[str]:
         """As `Client.generate_stream`."""
@@ -462,3 +485,4 @@ class AsyncClient(_Client):
                         return
                     yield piece
                     event = []
+                raise self._ended_early()

@@ -10,6 +10,7 @@ from bothways.data.record import Record
 from bothways.errors import ConfigError
 
 MAX_CHOICES = 64  # a context is read once for each option, so options multiply what a request costs
+MAX_FIELDS = 256  # of a record, its own records' among them; every message that lists them would take longer, too
 MAX_FORBIDDEN = 1000  # words, each of which is looked for at every step of every beam
 MAX_FORBIDDEN_CHARACTERS = 20_000  # of all of them
 
@@ -39,6 +40,8 @@ class Limits:
     """seconds in which a request's head must have come, from the connection or its first byte on"""
     body_s: float = 20.0
     """seconds in which a request's body must have come"""
+    send_s: float = 20.0
+    """seconds in which a client must take some of the answer that is sent to it; else the connection is broken off"""
     max_connections: int = 512
     """connections open at once; a further one is closed with 503"""
     drain_s: float = 30.0
@@ -52,17 +55,21 @@ class Limits:
                 raise ConfigError(f"{field.name} is {value}; wanted a number from {least} to 999999999")
 
 
-def strings_in(value: Any) -> Iterator[str]:
-    """Every string in JSON, however deep; names of fields are none."""
+def values_in(value: Any) -> Iterator[Any]:
+    """Every value in JSON, however deep, itself the first."""
     waiting = [value]
     while waiting:
         value = waiting.pop()
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, dict):
+        yield value
+        if isinstance(value, dict):
             waiting += value.values()
         elif isinstance(value, list):
             waiting += value
+
+
+def strings_in(value: Any) -> Iterator[str]:
+    """Every string in JSON, however deep; names of fields are none."""
+    return (one for one in values_in(value) if isinstance(one, str))
 
 
 def characters_in(value: Any) -> int:
@@ -96,9 +103,12 @@ def _too_much_in(record: Record, number: int, characters: int, limits: Limits) -
             f"text {number} has {characters:,} characters; at most {limits.max_characters:,} are taken: "
             "send it in parts"
         )
-    choices = record.fields.get("choices")
-    if isinstance(choices, list) and len(choices) > MAX_CHOICES:
-        return f"text {number} has {len(choices):,} choices; at most {MAX_CHOICES} are taken"
+    own = [one for one in values_in(record.fields) if isinstance(one, dict)]  # a task's record may stand in another
+    if (count := sum(map(len, own))) > MAX_FIELDS:
+        return f"text {number} has {count:,} fields; at most {MAX_FIELDS} are taken"
+    for choices in (one.get("choices") for one in own):
+        if isinstance(choices, list) and len(choices) > MAX_CHOICES:
+            return f"text {number} has {len(choices):,} choices; at most {MAX_CHOICES} are taken"
     return None
 
 

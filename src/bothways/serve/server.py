@@ -36,6 +36,7 @@ def listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+        listening.listen()  # two can be bound to a port as long as neither listens
     except UnicodeError:  # a part of the name is empty or longer than a name's may be
         raise ConfigError(f"{host!r} is no name of a host; try --host 127.0.0.1") from None
     except OSError as error:
@@ -66,6 +67,7 @@ class Connection(H11Protocol):
         super().__init__(config, server_state, app_state, _loop)
         self._gate = cast(Gate, config.app)
         self._head: asyncio.TimerHandle | None = None  # runs while one is awaited
+        self._sent: asyncio.TimerHandle | None = None  # runs while the client has not taken what was sent to it
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Keep it, if there are not too many."""
@@ -89,12 +91,39 @@ class Connection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is awaited any more."""
         self._await_no_head()
+        self._await_no_taking()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client does not take its answer as fast as it is given: it has time as long as it takes some of it."""
+        super().pause_writing()
+        self._await_taking()
+
+    def resume_writing(self) -> None:
+        """It has taken most of it."""
+        self._await_no_taking()
+        super().resume_writing()
 
     def _await_head(self) -> None:
         """Further bytes don't give it more time."""
         if self._head is None and not self.transport.is_closing():
             self._head = self.loop.call_later(self._gate.limits.head_s, self.transport.close)
+
+    def _await_taking(self) -> None:
+        left = self.transport.get_write_buffer_size()
+
+        def look() -> None:
+            if self.transport.get_write_buffer_size() < left:
+                self._await_taking()
+            else:
+                self.transport.abort()
+
+        self._sent = self.loop.call_later(self._gate.limits.send_s, look)
+
+    def _await_no_taking(self) -> None:
+        if self._sent is not None:
+            self._sent.cancel()
+            self._sent = None
 
     def _await_no_head(self) -> None:
         if self._head is not None:
@@ -198,4 +227,6 @@ def run(app: App, listening: socket.socket) -> int:
     asyncio.run(server.serve([listening]))
     if not server.whole:
         os._exit(1)  # a thread may hang in the model, and would keep the process alive
+    if app.computing:  # for nobody any longer; Python can't end under a thread that is in the model
+        os._exit(0)
     return 0

@@ -15,11 +15,13 @@ from fastapi import Request
 
 from bothways.data.record import Record
 from bothways.errors import DataError, ModelError
+from bothways.infer.answering import MOST_SCORES
+from bothways.infer.engine import scores_of
 from bothways.infer.predictor import Predictor
 from bothways.serve.limits import Limits, likely_tokens, too_much
 from bothways.serve.metrics import Metrics
 from bothways.serve.problems import Problem
-from bothways.serve.queue import Admission, Batcher, Over
+from bothways.serve.queue import Admission, Batcher, Over, TooLong
 from bothways.tasks.base import Encoded
 from bothways.tasks.multi import MultiTask
 from bothways.tasks.pretraining import PretrainTask
@@ -163,6 +165,11 @@ class Served:
         self, predictor: Predictor, encoded: Sequence[Encoded | DataError], admission: Admission, deadline: float
     ) -> list[Any]:
         examples = [example for one in encoded if isinstance(one, Encoded) for example in one.examples]
+        if (scores := scores_of(predictor.model.network, examples)) > MOST_SCORES:
+            raise TooLong(
+                f"the request asks for {scores:,} scores, one of each piece of the vocabulary for each mask; at most "
+                f"{MOST_SCORES:,} are computed at once: send fewer masks"
+            )
         return await asyncio.wrap_future(admission.submit(predictor.engine, examples, deadline=deadline))
 
     async def call(

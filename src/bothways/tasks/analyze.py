@@ -32,10 +32,9 @@ from bothways.tasks.tag import TagTask
 from bothways.tasks.tag_sets import PLAIN
 from bothways.tasks.tagging import best_tags, read_words
 from bothways.tasks.units import Offsets, split
-from bothways.tasks.windows import Window, word_windows
+from bothways.tasks.windows import Window, unit_ends, word_windows
 from bothways.text.languages import Stretch, language_of, stretches
 from bothways.text.tokenizer import Tokenizer
-from bothways.text.words import sentence_ends
 
 WINDOW = 128  # tokens: heads are trained on sentences, and know little of what stands farther apart
 STRIDE = 32  # tokens that windows share where a sentence is longer than one
@@ -148,7 +147,7 @@ class AnalyzeTask(MultiTask):
                 record=number,
                 max_length=limit,
                 stride=STRIDE,
-                ends=_ends(text, layout.units) if len(own.ids) > limit - 2 else (),
+                ends=unit_ends(text, layout.units) if len(own.ids) > limit - 2 else (),
                 extra=layout,
             )
             encoded.append(Encoded([self._example(window) for window in windows], coverage))
@@ -285,11 +284,6 @@ def _text(record: Record) -> str:
     if not text.strip():
         raise record.error("the text is empty (nothing but white space); leave the record out")
     return text
-
-
-def _ends(text: str, units: Offsets) -> list[int]:
-    """The units after which a sentence ends, as positions among them."""
-    return np.searchsorted([start for start, _ in units], sentence_ends(text), side="left").tolist()
 
 
 def _kept_whole(dictionary: Dictionary, shown: str, units: Offsets) -> list[tuple[int, int]]:

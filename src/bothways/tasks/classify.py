@@ -9,11 +9,11 @@ reference   Devlin et al., 2018, section 4.1: a linear layer on the pooled [CLS]
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bothways.batch import Piece
+from bothways.data.files import suffix
 from bothways.data.messages import listed
 from bothways.data.record import NUMBER, Record, read_all, require
 from bothways.errors import ConfigError
@@ -123,7 +124,9 @@ class ClassifyTask(LabelTask):
             task.told = ("to be told: a number",)
             return task
         found = list(chain.from_iterable(read_all(records, lambda record: _labels(record, kind))))
-        labels, weights = learn_label_set(records, found, balanced=settings.class_weights == "balanced")
+        labels, weights = learn_label_set(
+            records, found, balanced=settings.class_weights == "balanced", least=1 if kind == "several" else 2
+        )
         task = cls(settings, kind, labels, weights, _positive(settings, kind, found))
         task.told = (f"to be told: {'one label' if kind == 'one' else 'any'} of {len(labels)}, {listed(labels)}",)
         return task
@@ -221,7 +224,7 @@ def _kind(records: Sequence[Record]) -> Kind:
     values = read_all(records, lambda record: require(record, "label", object))
     if any(isinstance(value, list) for value in values):
         return "several"
-    spelt = all(re.search(r"\.[ct]sv(\.gz|\.xz)?$", record.path) for record in records)  # where all are texts
+    spelt = all(suffix(Path(record.path)) in (".csv", ".tsv") for record in records)  # where all are texts
     fractions = [_has_fraction(value, spelt=spelt) for value in values]
     others = fractions.count(None)
     if True in fractions and 0 < others < len(values) / 2:

@@ -245,7 +245,7 @@ class MultiTask(Task):
             found = part.metrics(*own)
             criteria.append(found[part.criterion])
             scores |= {f"{name}.{metric}": value for metric, value in found.items()}
-        return scores | {"mean": sum(criteria) / len(criteria)}
+        return scores | {"mean": sum(criteria) / len(criteria) if criteria else 0.0}
 
     def by_record(self, records: Sequence[Record], predictions: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
         """Each part's, of its own records."""
@@ -347,7 +347,8 @@ def _by_part(records: Sequence[Record], parts: Mapping[str, Any], *, all_named: 
                 near = nearest(str(name), parts)
                 hint = f"; did you mean {near!r}?" if near else ""
                 raise record.error(f'"{TASK}" is {shown(name)}; wanted one of {listed(parts)}{hint}')
-            numbers[name].append(number)
+            if numbers[name][-1:] != [number]:  # named twice it is read once
+                numbers[name].append(number)
     return numbers
 
 

@@ -106,16 +106,17 @@ def label_of(record: Record, field: str = "label", hint: str = "") -> str:
 
 def is_no_label(value: Any) -> bool:
     """Whether it names no label."""
-    return isinstance(value, list | dict) or value is None or value == ""
+    # What is unlike itself is NaN, which pandas writes where nothing is.
+    return isinstance(value, list | dict) or value is None or value == "" or value != value
 
 
 def learn_label_set(
-    records: Sequence[Record], found: Sequence[str], *, balanced: bool
+    records: Sequence[Record], found: Sequence[str], *, balanced: bool, least: int = 2
 ) -> tuple[list[str], list[float] | None]:
     """The labels found, in their order, and with `balanced` a weight for each.
 
     Raises:
-        DataError: fewer than two different labels, or two that are one number.
+        DataError: fewer than `least` different labels, or two that are one number.
     """
     labels = learn_labels(found)
     numbers: dict[float, str] = {}
@@ -123,10 +124,12 @@ def learn_label_set(
         if NUMBER.fullmatch(label) and (other := numbers.setdefault(float(label), label)) != label:
             where = f"{records[0].path}: " if records else ""
             raise DataError(f"{where}the labels {other!r} and {label!r} are one number; write it in one way")
-    if len(labels) < 2:
-        where = f"{records[0].path}: " if records else ""
-        found_labels = f"all {len(records)} records have the label {labels[0]!r}" if labels else "there is no record"
-        raise DataError(f"{where}{found_labels}; two labels are needed to learn from")
+    if len(labels) < least:
+        if not records:
+            raise DataError("there is no record to learn from")
+        found_labels = f"all {len(records)} records have the label {labels[0]!r}" if labels else "no record has a label"
+        wanted = "two labels are" if least == 2 else "a label is"
+        raise DataError(f"{records[0].path}: {found_labels}; {wanted} needed to learn from")
     return labels, balanced_weights(found, labels) if balanced else None
 
 

@@ -9,20 +9,19 @@ reference   Devlin et al., 2018, section 3.1; Lan et al., 2019 (sentence order)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bothways.batch import Batch
 from bothways.data.record import Record
+from bothways.data.sentence_pairs import Second
 from bothways.nn.cross_entropy import cross_entropy
 from bothways.nn.encoder import ACTIVATIONS, Encoder
 from bothways.nn.heads import Head, LabelHead, MaskedHead
 from bothways.tasks.base import Answer, Encoded, Task
 from bothways.text.tokenizer import Tokenizer
-
-Second = Literal["next", "order"] | None
 
 
 class PretrainTask(Task):

@@ -33,9 +33,8 @@ from bothways.tasks.tag_sets import TagSet
 from bothways.tasks.tagging import best_tags, tag_examples, tag_heads, tag_loss
 from bothways.tasks.units import Offsets, split
 from bothways.tasks.viterbi import FORBIDDEN
-from bothways.tasks.windows import word_windows
+from bothways.tasks.windows import unit_ends, word_windows
 from bothways.text.tokenizer import Tokenizer
-from bothways.text.words import sentence_ends
 
 TAGS = TagSet(["B", "M", "E", "S"], "BMES")
 _BEGIN, _MIDDLE, _END, _SINGLE = range(4)
@@ -123,7 +122,7 @@ class SegmentTask(Task):
         task.dictionary = Dictionary(self.shown(word) for word in words)
         try:
             task.bonus = None if bonus is None else float(bonus)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ConfigError(f"segment.bonus is {bonus!r}; wanted a number") from None
         return task
 
@@ -149,7 +148,7 @@ class SegmentTask(Task):
                 record=first + number,
                 max_length=max_length,
                 stride=self.settings.stride,
-                ends=_sentence_ends(text, offsets) if len(pieces[number].ids) > max_length - 2 else (),
+                ends=unit_ends(text, offsets) if len(pieces[number].ids) > max_length - 2 else (),
                 extra=offsets,
             )
             labels, lost = _labels(_words(record), offsets) if labelled else (None, 0)
@@ -234,10 +233,7 @@ def _words(record: Record) -> list[str]:
     if "words" not in record.fields and {"tokens", "tags"} <= record.fields.keys():
         return _joined(record)
     words = require(record, "words", list[str])
-    if not any(map(str.strip, words)):
-        raise record.error('"words" holds no word; leave the record out')
-    if "" in words:
-        raise record.error(f'word {words.index("") + 1} of "words" is empty; leave it out')
+    _check_solid(record, words, "word")
     return words
 
 
@@ -246,6 +242,7 @@ def _joined(record: Record) -> list[str]:
     tokens, tags = require(record, "tokens", list[str]), require(record, "tags", list[str])
     if len(tokens) != len(tags):
         raise record.error(f"there are {len(tokens)} tokens and {len(tags)} tags; wanted one for each")
+    _check_solid(record, tokens, "token")
     words: list[str] = []
     for number, (token, tag) in enumerate(zip(tokens, tags, strict=True), 1):
         place = tag.partition("-")[0].upper()
@@ -256,6 +253,13 @@ def _joined(record: Record) -> list[str]:
         else:
             words[-1] += token
     return words
+
+
+def _check_solid(record: Record, items: Sequence[str], name: str) -> None:
+    if not any(map(str.strip, items)):
+        raise record.error(f'"{name}s" holds no {name}; leave the record out')
+    if "" in items:
+        raise record.error(f'{name} {items.index("") + 1} of "{name}s" is empty; leave it out')
 
 
 def _text(record: Record) -> str:
@@ -288,9 +292,3 @@ def _gaps(offsets: Offsets) -> np.ndarray:
     """The units before which there is white space."""
     bounds = np.array(offsets)
     return np.flatnonzero(bounds[1:, 0] > bounds[:-1, 1]) + 1
-
-
-def _sentence_ends(text: str, offsets: Offsets) -> list[int]:
-    """The units after which a sentence ends, as positions among them."""
-    starts = np.array([start for start, _ in offsets])
-    return np.searchsorted(starts, sentence_ends(text), side="left").tolist()

@@ -15,6 +15,7 @@ from bothways.tasks.base import Coverage
 from bothways.tasks.sequences import room_for, with_specials
 from bothways.text.tokenizer import Encoded as Text
 from bothways.text.tokenizer import Tokenizer
+from bothways.text.words import sentence_ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,3 +98,8 @@ def spread(
 def _middle(bounds: np.ndarray, first: int, last: int) -> int:
     """The word that parts what two windows share: those before it are farther from the edge of the earlier one."""
     return int(np.searchsorted(bounds, (bounds[first] + bounds[last]) / 2, side="left"))
+
+
+def unit_ends(text: str, units: Sequence[tuple[int, int]]) -> list[int]:
+    """The units after which a sentence ends, as positions among them; `units` are their bounds in the text."""
+    return np.searchsorted([start for start, _ in units], sentence_ends(text), side="left").tolist()

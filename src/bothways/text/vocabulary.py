@@ -56,13 +56,18 @@ def learn_vocabulary(
     words = _count_words(texts, lowercase)
     if not words:
         raise DataError("no text to learn a vocabulary from: every line is empty; give --text a file with sentences")
-    limit = size // 2 if alphabet_limit is None else alphabet_limit
-    base = list(dict.fromkeys([*fixed, *_alphabet(words, min_frequency, limit, lowercase)]))
-    if len(base) > size:
+
+    def base_of(size: int) -> list[str]:
+        limit = size // 2 if alphabet_limit is None else alphabet_limit
+        return list(dict.fromkeys([*fixed, *_alphabet(words, min_frequency, limit, lowercase)]))
+
+    base = base_of(size)
+    if (least := len(base)) > size:
+        while (more := len(base_of(least))) > least:  # a larger vocabulary takes more characters, too
+            least = more
         raise ConfigError(
             f"a vocabulary of {size} is too small: special tokens, required entries and single characters need "
-            f"{len(base)}; wanted a size of {len(base)} or more (--size; pretrain: --vocab-size), "
-            f"or a lower alphabet limit"
+            f"{least}; wanted a size of {least} or more (--size; pretrain: --vocab-size)"
         )
     return _merge(words, base, size, min_frequency)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bothways.data.shard_files import file_hash
 from bothways.data.whole import sync
 from bothways.errors import TrainingError
 from bothways.models.weights import read_tensors, write_tensors
@@ -49,7 +49,7 @@ def save_checkpoint(
         for file in beside:
             _link(file, part / file.name)
         (part / "state.json").write_text(json.dumps(state, ensure_ascii=False, indent=1), encoding="utf-8")
-        hashes = {path.name: _sha256(path) for path in sorted(part.iterdir())}
+        hashes = {path.name: file_hash(path) for path in sorted(part.iterdir())}
         (part / "manifest.json").write_text(json.dumps(hashes, indent=1), encoding="utf-8")
         for path in part.iterdir():
             sync(path)
@@ -164,13 +164,8 @@ def _fault(path: Path) -> str | None:
         for name in {"model.safetensors", "optimizer.safetensors", "state.json", *hashes}:
             if not (path / name).is_file():
                 return f"{name} is missing"
-            if _sha256(path / name) != hashes[name]:
+            if file_hash(path / name) != hashes[name]:
                 return f"{name} is damaged (its SHA-256 differs from the manifest)"
     except (OSError, ValueError, KeyError, TypeError):
         return "manifest.json is missing or damaged"
     return None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -64,6 +64,8 @@ def finetune_run(
     model = start_from(settings.model, task, features=settings.features, begun=own)
     assert model.task is not None
     task = model.task  # as it goes on from the model before
+    if begun is None:
+        _check_own_length(wanted, model)
     trained_on = first_places(train_records)
     dev_data = "" if dev_records is None else records_hash(dev_records)  # before a teacher adds vectors
     before = saved_texts(model.folder) if model.folder is not None else None
@@ -111,6 +113,11 @@ def finetune_run(
         if state is None:
             _tell_beginning(training, encoded, dev, trained_on)
         best = Best(**state["best"]) if state and "best" in state else Best()
+        over = best.has_waited(settings.patience)
+        if settings.frozen and not over and (settings.minutes is not None or settings.epochs > 1):
+            since = time.monotonic()
+            _keep_vectors(training, encoded, dev)
+            training.progress.seconds += time.monotonic() - since
         total = state["steps"] if state and "steps" in state else _total_steps(training, settings)
 
         def examine(report: Report) -> Look:
@@ -123,11 +130,7 @@ def finetune_run(
                 _keep_best(best, scores[task.criterion], training)
             return Look(scores, over=ranks.agree(best.has_waited(settings.patience), device), keep=True)
 
-        if not best.has_waited(settings.patience):
-            if settings.frozen and settings.minutes is None and settings.epochs > 1:
-                since = time.monotonic()
-                _keep_vectors(training, encoded, dev)
-                training.progress.seconds += time.monotonic() - since
+        if not over:
             take_steps(training, total, examine=examine, extra=lambda: {"best": asdict(best), "steps": total})
         return _finish(training, best, dev, wanted)
 
@@ -169,7 +172,8 @@ def _total_steps(training: Training, settings: Finetune) -> int:
     """The number of steps, fixed once: of so many epochs, or timed on a few steps that are then undone."""
     if settings.minutes is None:
         return settings.epochs * count_steps(training.source, training.size)
-    total = steps_in(settings.minutes, training)
+    spent = training.progress.seconds / 60  # on a frozen encoder's vectors
+    total = steps_in(max(0.0, settings.minutes - spent), training)
     training.folder.log.tell(f"{settings.minutes:g} minutes are {total:,} steps here")
     save_checkpoint(training, {"steps": total})  # another machine, or another hour, would give another number
     return total
@@ -282,6 +286,13 @@ def _files(wanted: Any) -> list[Path | None]:
     """The files of records."""
     parts = [wanted, *(wanted.multi.tasks.values() if wanted.task == "multi" else ())]
     return [file for part in parts for file in (part.train, part.dev)]
+
+
+def _check_own_length(wanted: Any, model: Model) -> None:
+    """A task's own length of a text, where it was asked for, is one that the model reads."""
+    limit, asked = model.config.max_position_embeddings, getattr(getattr(wanted, wanted.task), "max_length", None)
+    if asked is not None and asked > limit:
+        raise ConfigError(f"{wanted.task}.max_length is {asked}, and the model reads {limit} at most; ask for no more")
 
 
 def _max_length(settings: Finetune, model: Model, *, resumed: bool) -> int:

@@ -30,7 +30,8 @@ from bothways.train.ranks import Ranks
 
 S = TypeVar("S")
 BEST = "best.safetensors"  # in checkpoints/: the weights with the best dev score so far
-MAY_CHANGE = ("out", "quiet", "checkpoint_minutes", "against")  # settings that a resumed run may have otherwise
+# Settings that a resumed run may have otherwise.
+MAY_CHANGE = ("out", "quiet", "checkpoint_minutes", "against", "corpus.workers")
 ADVISED = {  # where these are all that was said, it stays as it was begun
     "optim.method": ("auto",),
     "optim.lr": (None, "none"),

@@ -29,7 +29,7 @@ class RunLog:
             return
         kept: list[str] = []
         if keep_until_step is not None and self.path.is_file():
-            lines = self.path.read_text(encoding="utf-8").splitlines()
+            lines = self.path.read_text(encoding="utf-8").split("\n")
             kept = [line for line in lines if _until(line, keep_until_step)]
         begun = self.path.with_name(f".{self.path.name}.part")
         begun.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
@@ -107,7 +107,7 @@ def _until(line: str, step: int) -> bool:
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The entries of a run's log; a last line that a kill cut off is none."""
     entries = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+    for line in path.read_text(encoding="utf-8").split("\n") if path.is_file() else ():
         with contextlib.suppress(ValueError):
             entries.append(json.loads(line))
     return entries

@@ -108,8 +108,8 @@ def _prepare(wanted: Any, folder: RunFolder, device: torch.device) -> tuple[Trai
     source = _source(shards, model, settings, wanted.common.seed)
     if next(source.items(0), None) is None:
         with folder.removed_on_error():  # nothing that was made of such a text is of use
-            if folder.ranks.first:
-                remove(shards.folder)  # with --shards it is not in the run's folder
+            if folder.ranks.first and settings.shards is None:  # shared ones may be another run's
+                remove(shards.folder)
             raise DataError(
                 f"{shards.counts.tokens:,} tokens of text make no sequence to learn from; more text is needed",
                 path=wanted.text[0],
@@ -148,7 +148,8 @@ def _held_out(
     try:
         return HeldOut(source, sequences, model, task, precision=precision, device=device), data
     except DataError:
-        remove(shards.folder)  # a resumed run, with more text, would find them to be of another
+        if settings.shards is None:  # a resumed run, with more text, would find them to be of another
+            remove(shards.folder)
         raise
 
 

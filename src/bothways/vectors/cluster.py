@@ -18,11 +18,11 @@ from threadpoolctl import threadpool_limits
 from bothways.data.messages import listed
 from bothways.data.record import Record, require
 from bothways.data.records import read_records
-from bothways.data.whole import remove, whole
+from bothways.data.whole import beside, held, remove, taken, whole
 from bothways.errors import ConfigError, DataError
 from bothways.infer.predictor import Predictor
 from bothways.metrics.clusters import clusters as cluster_scores
-from bothways.vectors.embed import beside, embed_file, held
+from bothways.vectors.embed import embed_file
 from bothways.vectors.index import unit
 from bothways.vectors.keywords import keywords
 from bothways.vectors.map import draw_map
@@ -92,10 +92,8 @@ def cluster_file(
         DataError: a record without text, or fewer texts than clusters.
     """
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"--out {out} exists already; give another folder, or remove it first")
-    if out.resolve() == Path.cwd():  # it is put in place whole, and whoever stands in it would not see it
-        raise ConfigError(f"--out {out} is the folder that you are in; give another one")
+    if reason := taken(out):
+        raise ConfigError(f"--out {reason}")
     if clusters is not None and method == "hdbscan":
         raise ConfigError("HDBSCAN finds the number of clusters itself; leave --clusters out, or use --method kmeans")
     if clusters is not None and clusters < 2:

@@ -8,7 +8,6 @@ all are there, the output is put together from them and renamed into place, and 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -25,7 +24,7 @@ from bothways.data.messages import listed
 from bothways.data.record import Record
 from bothways.data.records import read_records
 from bothways.data.shard_files import file_hash
-from bothways.data.whole import remove
+from bothways.data.whole import beside, held, remove
 from bothways.errors import ConfigError, DataError, Stopped
 from bothways.infer.embedding import Parts, Told, embedded
 from bothways.infer.predictor import Predictor, segmented
@@ -137,18 +136,6 @@ def files_of(folder: Path | None) -> dict[str, Any]:
     return {"weights": [file_hash(path) for path in weights], "files": hashes}
 
 
-def beside(out: Path, ending: str) -> Path:
-    """The hidden neighbour of `out` for unfinished work, whatever way its name is written ("." is a folder too).
-
-    Raises:
-        ConfigError: it has no neighbour.
-    """
-    place = out.resolve()
-    if not place.name:
-        raise ConfigError(f"--out {out} is the root of all folders; give one in it")
-    return place.with_name(f".{place.name}.{ending}")
-
-
 def check_out(out: Path, *, parted: bool) -> None:
     """Raises ConfigError where the output can't be written."""
     if out.exists():
@@ -256,30 +243,6 @@ def _assemble(
 
 
 # ------------------------------------------------------------------------------------------------ the folder of parts
-
-
-@contextlib.contextmanager
-def held(work: Path) -> Iterator[None]:
-    """A folder of unfinished work, made if need be, for this process alone; removed if nothing was left in it.
-
-    Raises:
-        ConfigError: another process holds it.
-    """
-    work.mkdir(parents=True, exist_ok=True)
-    lock = work / "lock"
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            ours = os.path.samestat(os.fstat(file.fileno()), lock.stat())  # or who had it has cleared it away meanwhile
-        except OSError:
-            ours = False
-        if not ours:
-            raise ConfigError(f"another process is writing to {work}; wait for it, or give another --out")
-        try:
-            yield
-        finally:
-            if work.is_dir() and [*work.iterdir()] == [lock]:
-                remove(work)
 
 
 def _bind(work: Path, identity: Mapping[str, Any]) -> None:

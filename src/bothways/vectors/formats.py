@@ -59,18 +59,27 @@ class Columns:
         """See these too."""
         for record in records:
             for name, value in record.fields.items():
-                kind = str if type(value) is int and not -(2**63) <= value < 2**63 else type(value)
-                self.kinds.setdefault(name, set()).add(kind)
+                self.kinds.setdefault(name, set()).add(_kind(value))
 
     def type_of(self, name: str) -> type:
         """One type that holds all values: numbers, truth values, None's, or (others as JSON) strings."""
         kinds = self.kinds[name] - {type(None)}
         if not kinds:
             return type(None)
-        for wanted, allowed in ((bool, {bool}), (int, {int}), (float, {int, float})):
+        for wanted, allowed in ((bool, {bool}), (int, {int, Exact}), (float, {int, float})):
             if kinds <= allowed:
                 return wanted
         return str
+
+
+class Exact(int):
+    """A whole number that a float would round: it stands in a column of whole numbers, but in none of floats."""
+
+
+def _kind(value: Any) -> type:
+    if type(value) is not int or abs(value) <= 2**53:
+        return type(value)
+    return Exact if -(2**63) <= value < 2**63 else str  # more than a table's whole number holds
 
 
 class Writer(Protocol):

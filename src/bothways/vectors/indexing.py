@@ -14,10 +14,10 @@ import numpy as np
 
 from bothways.data.record import Record
 from bothways.data.records import read_records
-from bothways.data.whole import remove, sync
+from bothways.data.whole import beside, held, remove, sync
 from bothways.errors import ConfigError, DataError
 from bothways.infer.predictor import Predictor
-from bothways.vectors.embed import beside, embed_file, held
+from bothways.vectors.embed import embed_file
 from bothways.vectors.formats import Columns, table_of
 from bothways.vectors.index import FORMAT, MANIFEST, Index, graph_of, id_of, is_made_by, text_of, unit
 from bothways.vectors.words import words_of
@@ -109,10 +109,10 @@ def _changed(
         raise DataError("no record would be left; remove the folder instead")
     told: list[str] = []
     new = np.empty((0, 0), dtype=np.float32)
-    ids: dict[str, int] = {}
+    ids, last_number = dict[str, int](), _last_number(old)
     columns_seen, texts = Columns(), work / "records.jsonl"
     if data is not None:
-        ids = _normalised(data, columns, texts, columns_seen, old)
+        ids, last_number = _normalised(data, columns, texts, columns_seen, old)
         if old is not None:  # before the vectors are computed
             _joined([old.table.slice(0, 0), table_of([], columns_seen)])
         (work / "vectors.npy").unlink(missing_ok=True)
@@ -128,7 +128,7 @@ def _changed(
         texts if data is not None else None,
         new,
         columns_seen,
-        {"model": model, "made_by": dict(made_by), "keywords": keywords},
+        {"model": model, "made_by": dict(made_by), "keywords": keywords, "last_number": last_number},
     )
     total = int(kept.sum()) + len(ids)
     return Changed(total, len(ids) - len(replaced), len(replaced), len(gone), told)
@@ -145,10 +145,13 @@ def _numbers_of(old: Index | None, ids: Sequence[str]) -> list[int]:
 
 def _normalised(
     data: str | Path, columns: Mapping[str, str] | None, path: Path, seen: Columns, old: Index | None
-) -> dict[str, int]:
-    """Write the records with "id" and with the text that is indexed; the ids and where they stand."""
+) -> tuple[dict[str, int], int]:
+    """Write the records with "id" and with the text that is indexed; the ids and where they stand, and the last number.
+
+    The number of a record is its id where it has none of its own.
+    """
     ids: dict[str, int] = {}
-    number = int(old.manifest["next_key"]) if old is not None else 0  # as many as were ever added
+    number = _last_number(old)
     taken: Container[str] = set(old.ids) if old is not None else ()
     with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
         for place, record in enumerate(read_records(data, columns=columns)):
@@ -163,7 +166,12 @@ def _normalised(
             fields = {"id": id, **fields, "text": text}
             seen.add([Record(fields, record.path, record.line)])
             file.write(json.dumps(fields, ensure_ascii=True, default=str) + "\n")
-    return ids
+    return ids, number
+
+
+def _last_number(old: Index | None) -> int:
+    """The last number that a record had, though it may be gone; an earlier index knows only how many there were."""
+    return 0 if old is None else int(old.manifest.get("last_number", old.manifest["next_key"]))
 
 
 def _is_unfinished(path: Path) -> bool:
@@ -272,12 +280,11 @@ def _vectors(path: Path, old: Index | None, kept: np.ndarray, new: np.ndarray) -
         sources.append((new, np.arange(len(new))))
     width = sources[0][0].shape[1]
     count = sum(len(rows) for _, rows in sources)
-    out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(count, width))
-    at = 0
-    for vectors, rows in sources:
-        for start in range(0, len(rows), ROWS):
-            chunk = vectors[rows[start : start + ROWS]]
-            out[at : at + len(chunk)] = unit(chunk)
-            at += len(chunk)
-    out.flush()
-    return out
+    header = {"descr": "<f4", "fortran_order": False, "shape": (count, width)}
+    with path.open("wb") as file:  # by writing: on a full disk a mapped file ends the process
+        np.lib.format.write_array_header_1_0(file, header)
+        for vectors, rows in sources:
+            for start in range(0, len(rows), ROWS):
+                chunk = unit(vectors[rows[start : start + ROWS]])
+                file.write(np.ascontiguousarray(chunk, dtype="<f4").data)
+    return np.load(path, mmap_mode="r", allow_pickle=False)

@@ -73,7 +73,9 @@ def search(
         if by == "words":
             raise ConfigError("the index has no words; make it without --no-keywords, or search --by vectors")
         by = "vectors"
-    most = max(k, depth) if by == "both" or reranker is not None else k
+    read_again = max(k, depth)
+    # `depth` is the re-ranker's: what fusion joins does not depend on it.
+    most = max(read_again if reranker is not None else k, DEPTH if by == "both" else k)
     rankings: list[list[list[tuple[int, float]]]] = []
     if by != "words":
         if predictor is None:
@@ -85,7 +87,7 @@ def search(
     hits = []
     for query, ranked in zip(queries, found, strict=True):
         if reranker is not None:
-            ranked = _reranked(index, reranker, query, ranked[:most], read)
+            ranked = _reranked(index, reranker, query, ranked[:read_again], read)
         ranked = ranked[:k]
         records = index.records([row for row, _ in ranked])
         hits.append(

@@ -74,7 +74,9 @@ async function compare(values, signal) {
   if (state.model.task === "similarity") {
     const inputs = texts.flatMap(a => texts.map(b => [a, b]));
     const { predictions } = await answer("/v1/predict", { model: state.model.id, inputs }, signal);
-    const values = predictions.map(one => one.value ?? 0);
+    const wrong = predictions.find(one => one.error);
+    if (wrong) throw new Error(wrong.error);
+    const values = predictions.map(one => one.value);
     return { view: [heat(texts, (i, j) => values[i * texts.length + j], Math.min(...values), Math.max(...values))] };
   }
   const { data } = await answer("/v1/embeddings", { model: state.model.id, input: texts }, signal);

@@ -106,8 +106,10 @@ function shown(prediction, record) {
 
 // The predictions of a model of several tasks, each under its name (which may be that of a field: "words").
 function everyPart(prediction, record) {
-  return Object.entries(prediction).filter(([name]) => !["tokens", "left_out"].includes(name))
-    .map(([name, value]) => [h("h2", {}, name), ...shown(value, record)]).flat();
+  const found = Object.entries(prediction).filter(([name]) => !["tokens", "left_out"].includes(name))
+    .map(([name, value]) => [h("h2", {}, name), ...shown(value, record)]);
+  const unread = Object.entries(prediction.left_out ?? {}).map(([name, why]) => [h("h2", {}, name), h("p", { class: "quiet" }, why)]);
+  return [...found, ...unread].flat();
 }
 
 // What was read of a text, in words.

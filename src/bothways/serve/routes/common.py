@@ -61,5 +61,5 @@ def predictor_with(predictor: Predictor, options: dict[str, Any]) -> Predictor:
     """
     try:
         return predictor.with_options(**options)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise Problem(422, f"options: a value is of the wrong kind ({error})") from None

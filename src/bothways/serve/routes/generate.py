@@ -73,6 +73,8 @@ class Stream:
             DataError, ConfigError: as `Predictor.generate_stream`.
         """
         self._over: Over = lambda: False
+        if ours := sorted({"self", "source", "stop"} & options.keys()):  # else taken for arguments of what is called
+            raise Problem(422, f"options: generate takes no option {ours[0]!r}")
         try:
             self._pieces = served.predictor.generate_stream(source, stop=lambda: self._over(), **options)
         except (TypeError, ValueError) as error:
