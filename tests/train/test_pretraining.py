@@ -114,7 +114,7 @@ def test_text_that_makes_no_sequence_leaves_nothing(tiny, tmp_path, apart):
     with pytest.raises(DataError, match=r"text\.txt: 4 tokens of text make no sequence to learn from"):
         pretrained(tiny, tmp_path / "run", text=text, shards=tmp_path / "shards" if apart else None)
     assert not (tmp_path / "run").exists()
-    assert not list(tmp_path.glob("shards/*"))
+    assert bool(list(tmp_path.glob("shards/*"))) == apart  # a shared folder may be another run's
 
 
 # --------------------------------------------------------------------------------------- what is told
