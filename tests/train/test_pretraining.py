@@ -108,7 +108,7 @@ def test_shards_outlive_a_later_failure(tiny, work, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("apart", [False, True])
 def test_text_that_makes_no_sequence_leaves_nothing(tiny, tmp_path, apart):
-    """Neither its vocabulary nor its shards are of use, wherever they stand: it has to be another text."""
+    """Neither its vocabulary nor its shards are of use, for it has to be another text."""
     text = tmp_path / "text.txt"
     text.write_text("word\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"text\.txt: 4 tokens of text make no sequence to learn from"):
