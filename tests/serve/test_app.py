@@ -333,7 +333,7 @@ def test_the_scores_of_a_request_are_limited(start: Start, monkeypatch: pytest.M
     monkeypatch.setattr(service, "MOST_SCORES", 2 * pieces)
     assert predict(server, ["[MASK] a", "[MASK]"]).status_code == 200
     message = told(predict(server, ["[MASK] a", "[MASK] [MASK]"]), 413)
-    assert message.startswith(f"the request asks for {3 * pieces} scores, one of each piece of the vocabulary")
+    assert message.startswith(f"the request asks for {3 * pieces:,} scores, one of each piece of the vocabulary")
 
 
 def test_the_characters_of_a_whole_request_are_limited(start: Start) -> None:
