@@ -23,7 +23,7 @@ STOPS = {
     "SIGKILL before the first checkpoint": (LOOP, "clip_grad_norm_", 1, KILL),
     "SIGKILL before the weights are written": (CHECKPOINT, "write_tensors", 7, KILL),
     "SIGKILL before the moments are written": (CHECKPOINT, "write_tensors", 8, KILL),
-    "SIGKILL before the manifest": (CHECKPOINT, "_sha256", 12, KILL),
+    "SIGKILL before the manifest": (CHECKPOINT, "file_hash", 12, KILL),
     "SIGKILL before the rename": (CHECKPOINT, "sync", 27, KILL),
     "SIGKILL while the old ones are removed": (CHECKPOINT, "saved_checkpoints", 5, KILL),
     "SIGKILL before the log's line": ("bothways.train.log", "RunLog.write", 8, KILL),
